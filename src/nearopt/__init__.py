@@ -1,0 +1,40 @@
+"""nearopt: control as probabilistic inference.
+
+Importing loads neither JAX nor SciPy: each public name is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nearopt import functional as functional
+    from nearopt.inference.posterior import Posterior as Posterior
+    from nearopt.inference.posterior import infer as infer
+    from nearopt.inference.trajectories import Trajectories as Trajectories
+    from nearopt.mdp.errors import NearoptError as NearoptError
+    from nearopt.mdp.files import load as load
+    from nearopt.mdp.model import MDP as MDP
+
+__version__ = "0.1.0"
+
+PUBLIC = {
+    "MDP": "nearopt.mdp.model",
+    "NearoptError": "nearopt.mdp.errors",
+    "Posterior": "nearopt.inference.posterior",
+    "Trajectories": "nearopt.inference.trajectories",
+    "functional": "nearopt.functional",
+    "infer": "nearopt.inference.posterior",
+    "load": "nearopt.mdp.files",
+}
+__all__ = sorted(PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'nearopt' has no attribute {name!r}")
+    module = importlib.import_module(PUBLIC[name])
+    return module if PUBLIC[name] == f"nearopt.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PUBLIC])

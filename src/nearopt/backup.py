@@ -1,0 +1,184 @@
+"""The soft Bellman backup: one equation, two dials (design §1).
+
+    Q(s,a) = (τ/κ) log E_s' [ exp(κ r(s,a,s')/τ) · (γ exp(κ V(s')/τ) + 1−γ) ]
+    V(s)   = τ log Σ_a p(a|s) exp(Q(s,a)/τ)
+    π(a|s) = p(a|s) exp((Q(s,a) − V(s))/τ)
+
+κ = 1 is exact inference (Q/τ and V/τ are log messages), κ → 0 maximum-entropy control, κ < 0 risk aversion; τ = 0 with
+κ = 0 is classical control. Everything else in the package calls this file: messages, planning, learning targets, fits.
+
+All three lines are one operation, a mean over the *first* axis that weighs large values more (or less) than the
+arithmetic one. Shifts are per row, so a row is as precise as if it stood alone; −inf is a value, never a NaN, in the
+results and in the gradients. `temperature` and `optimism` may be numbers or traced scalars; the number 0 selects the
+limit, which costs no exponentials over branches.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from nearopt.mdp.blocks import Blocks
+
+Scalar = float | Float[Array, ""]
+UNROLL = 32  # rows up to which a reduction over the first axis is written out: XLA then fuses it with the gather
+SERIES = 1 / 32  # |θ|·range under which the entropic mean is summed as a series around the arithmetic mean
+TIES = 1e-12  # at τ = 0, actions within this relative distance of the best are tied
+
+
+def is_zero(dial: Scalar) -> bool:
+    """True for the number 0; a traced value is not known to be zero."""
+    return isinstance(dial, (int, float, np.generic)) and dial == 0
+
+
+def fold(operation, x: Float[Array, "K ..."]) -> Float[Array, "..."]:
+    """A reduction over the first axis, written out where that axis is short."""
+    if x.shape[0] <= UNROLL:
+        return reduce(operation, [x[k] for k in range(x.shape[0])])
+    return {jnp.add: jnp.sum, jnp.maximum: jnp.max, jnp.minimum: jnp.min}[operation](x, axis=0)
+
+
+class Tilted(NamedTuple):
+    """An entropic mean and the probabilities under which it is taken: p exp(θ x), normalised."""
+
+    mean: Float[Array, "..."]
+    probability: Float[Array, "K ..."]
+
+
+def entropic_mean(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Scalar) -> Tilted:
+    """(1/θ) log Σ_k p_k exp(θ x_k), for scale θ = κ/τ of either sign; the arithmetic mean at θ = 0.
+
+    Rows (columns of the first axis) whose mean is −inf keep p: there is nothing to tilt towards. A row without any
+    p > 0 is −inf. Smooth in θ, also through 0. Gradients are finite everywhere.
+    """
+    possible = probability > 0
+    if is_zero(scale):
+        return Tilted(fold(jnp.add, jnp.where(possible, probability * jnp.where(possible, x, 0.0), 0.0)), probability)
+    dead = x == -jnp.inf
+    live = possible & ~dead
+    top = fold(jnp.maximum, jnp.where(live, x, -jnp.inf))
+    bottom = fold(jnp.minimum, jnp.where(live, x, jnp.inf))
+    any_live, any_dead = top > -jnp.inf, fold(jnp.maximum, possible & dead)
+    hopeless = ~any_live | (any_dead & (scale <= 0))
+    center = lax.stop_gradient(jnp.where(any_live, jnp.where(scale > 0, top, bottom), 0.0))
+
+    d = jnp.where(live, x - center, 0.0)
+    y = scale * d  # never above 0
+    weight = jnp.where(live, probability, 0.0) * jnp.exp(y)
+    total = jnp.where(hopeless, 1.0, fold(jnp.add, weight))
+    far = jnp.log(total) / jnp.where(scale == 0, 1.0, scale)
+
+    # Near θ·range = 0, log Σ p e^y / θ cancels; with φ(y) = (e^y − 1)/y and ψ(u) = log(1+u)/u it is z ψ(θ z),
+    # z = Σ p d φ(θ d), for any θ including 0.
+    z = fold(jnp.add, jnp.where(live, probability, 0.0) * d * polynomial(y, PHI))
+    near = z * polynomial(scale * z, PSI)
+    is_near = (jnp.abs(scale) * (top - bottom) < SERIES) & ~any_dead
+    mean = jnp.where(hopeless, -jnp.inf, center + jnp.where(is_near, near, far))
+    return Tilted(mean, jnp.where(hopeless, probability, weight / total))
+
+
+PHI = [1 / float(np.prod(np.arange(2.0, n + 2))) for n in range(9)]  # Σ y^n/(n+1)!
+PSI = [(-1) ** n / (n + 1) for n in range(12)]
+
+
+def polynomial(x: Float[Array, "..."], coefficients: Sequence[float]) -> Float[Array, "..."]:
+    """Horner's rule; |x| above SERIES gives a finite number that the caller does not use."""
+    x = jnp.clip(x, -2 * SERIES, 2 * SERIES)
+    return reduce(lambda sum, c: sum * x + c, reversed(coefficients[:-1]), jnp.full_like(x, coefficients[-1]))
+
+
+class Soft(NamedTuple):
+    """V and π of the states of one block."""
+
+    value: Float[Array, " n"]
+    policy: Float[Array, "J n"]
+
+
+def soft_max(q: Float[Array, "J n"], log_prior: Float[Array, "J n"], temperature: Scalar) -> Soft:
+    """V = τ log Σ_a p(a|s) exp(Q/τ) and π = p(a|s) exp((Q−V)/τ), over the first axis.
+
+    Where no action has a finite Q the policy is the prior, normalised (at τ = 0: uniform over the prior's support):
+    there is nothing to choose by. A column without any action (log prior all −inf) has value −inf and policy 0.
+    """
+    allowed = log_prior > -jnp.inf
+    live = allowed & (q > -jnp.inf)
+    any_live = fold(jnp.maximum, live)
+    best = lax.stop_gradient(jnp.where(any_live, fold(jnp.maximum, jnp.where(live, q, -jnp.inf)), 0.0))
+    if is_zero(temperature):
+        value = fold(jnp.maximum, jnp.where(live, q, -jnp.inf))
+        size = jnp.max(jnp.where(live, jnp.abs(q), 0.0), initial=0.0)
+        tied = jnp.where(any_live, live & (q >= best - TIES * size), allowed)
+        return Soft(value, tied / jnp.maximum(fold(jnp.add, tied.astype(q.dtype)), 1.0))
+    # shifted twice, by the best Q and by the largest exponent: a prior may be tiny where Q is large
+    logit = jnp.where(live, jnp.where(live, q - best, 0.0) / temperature + log_prior, -jnp.inf)
+    shift = lax.stop_gradient(jnp.where(any_live, fold(jnp.maximum, logit), 0.0))
+    weight = jnp.exp(logit - shift)
+    total = jnp.where(any_live, fold(jnp.add, weight), 1.0)
+    value = jnp.where(any_live, best + temperature * (shift + jnp.log(total)), -jnp.inf)
+    prior = jnp.exp(log_prior - jnp.maximum(fold(jnp.maximum, log_prior), -1e300))
+    fallback = prior / jnp.maximum(fold(jnp.add, prior), 1.0)
+    return Soft(value, jnp.where(any_live, weight / total, fallback))
+
+
+def discounted(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Float[Array, " n"]:
+    """W(s') = (1/θ) log(γ exp(θ V(s')) + 1−γ): the value of arriving, when the episode may end there with value 0."""
+    if isinstance(discount, float) and discount == 1.0:
+        return value
+    gamma = jnp.full_like(value, discount)
+    return entropic_mean(jnp.stack([value, jnp.zeros_like(value)]), jnp.stack([gamma, 1 - gamma]), scale).mean
+
+
+def going_on(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Float[Array, " n"]:
+    """P(the episode goes on | arrived at s', success) = γ exp(θ V)/(γ exp(θ V) + 1−γ)."""
+    gamma = jnp.full_like(value, discount)
+    if is_zero(scale):
+        return gamma
+    certain = (gamma == 1) | (gamma == 0)
+    odds = jnp.log(jnp.where(certain, 0.5, gamma)) - jnp.log1p(-jnp.where(certain, 0.5, gamma))
+    return jnp.where(certain, gamma, jax.nn.sigmoid(odds + scale * value))
+
+
+def scale_of(temperature: Scalar, optimism: Scalar) -> Scalar:
+    """θ = κ/τ, the number 0 where κ is."""
+    return 0.0 if is_zero(optimism) else optimism / temperature
+
+
+class Step(NamedTuple):
+    """One backup, block by block: Q and π per choice, the tilted probability of each branch, V per state."""
+
+    q: list[Float[Array, "J n"]]
+    policy: list[Float[Array, "J n"]]
+    branches: list[Float[Array, "K J n"]]
+    value: Float[Array, " n"]
+
+
+def backup(
+    blocks: Blocks,
+    next_value: Float[Array, " n"],
+    reward: Sequence[Float[Array, "R J n"]],
+    log_prior: Sequence[Float[Array, "J n"]],
+    temperature: Scalar,
+    optimism: Scalar,
+    discount: Scalar,
+) -> Step:
+    """V_{t+1} → Q_t, π_t, V_t. `reward` and `log_prior` are per block; terminal states keep value 0.
+
+    `branches` is the tilted ∝ p(s'|s,a) exp(θ (r + W(s'))), in which the episode may still end on arrival.
+    """
+    scale = scale_of(temperature, optimism)
+    arrival = discounted(next_value, discount, scale)
+    q, policy, branches, value = [], [], [], []
+    for block, r, p in zip(blocks.blocks, reward, log_prior, strict=True):
+        x = r + arrival.at[block.next_state].get(mode="promise_in_bounds")
+        mean, probability = entropic_mean(x, block.probability, scale)
+        q.append(jnp.where(block.available, mean, -jnp.inf))
+        soft = soft_max(q[-1], p, temperature)
+        policy.append(soft.policy)
+        branches.append(probability)
+        value.append(jnp.where(fold(jnp.maximum, block.available), soft.value, 0.0))
+    return Step(q, policy, branches, jnp.concatenate(value) if len(value) > 1 else value[0])

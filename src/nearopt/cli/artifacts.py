@@ -1,0 +1,56 @@
+"""What `nearopt infer --out` writes: pictures, arrays, numbers."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nearopt.cli.output import to_json
+from nearopt.mdp.errors import FileAccessError, MissingExtraError
+
+if TYPE_CHECKING:
+    from nearopt.inference.posterior import Posterior
+    from nearopt.inference.trajectories import Trajectories
+
+MOST_ENTRIES = 2**27  # of the policy, above which it is not saved: 1 GiB
+
+
+def prepare_folder(folder: Path) -> None:
+    """Makes the folder and finds what would go wrong with it, before the work is done and not after."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("--out draws with matplotlib, which is not installed", 'pip install "nearopt[figures]"')
+    mend = "choose another folder for --out"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileAccessError(f"cannot make the folder {folder} ({reason})", mend) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FileAccessError(f"cannot write into the folder {folder} (Permission denied)", mend)
+
+
+def write(
+    report: dict[str, Any],
+    post: "Posterior",
+    trajectories: "Trajectories | None",
+    sweep: Sequence["Posterior"],
+    folder: Path,
+) -> list[str]:
+    """Pictures, posterior.safetensors and summary.json; returns their paths."""
+    import safetensors.numpy
+
+    from nearopt.figures import inference_figures
+    from nearopt.mdp.files.atomic import write_atomically
+
+    arrays = dict(value=post.value, state_probs=post.state_probs, log_forward=post.log_forward)
+    if post.horizon * post.mdp.num_states * post.mdp.num_actions <= MOST_ENTRIES:
+        arrays["policy"] = post.policy
+    if trajectories is not None:
+        arrays |= dict(sampled_state=trajectories.state, sampled_action=trajectories.action)
+    pictures = inference_figures(post, folder, trajectories=trajectories, sweep=sweep)
+    files = [*map(str, pictures), str(folder / "posterior.safetensors"), str(folder / "summary.json")]
+    # copies: safetensors writes the memory as it lies, whatever the strides
+    write_atomically(files[-2], safetensors.numpy.save({name: array.copy("C") for name, array in arrays.items()}))
+    write_atomically(files[-1], f"{to_json(report | dict(files=files), indent=2)}\n".encode())
+    return files

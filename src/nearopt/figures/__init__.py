@@ -1,0 +1,31 @@
+"""Pictures of results. Needs matplotlib, the extra `nearopt[figures]`; touches neither pyplot nor any global setting."""
+
+from importlib.util import find_spec
+
+from nearopt.mdp.errors import MissingExtraError
+
+if find_spec("matplotlib") is None:
+    raise MissingExtraError("drawing needs matplotlib, which is not installed", 'pip install "nearopt[figures]"')
+
+from nearopt.figures.canvas import save
+from nearopt.figures.gallery import inference_figures
+from nearopt.figures.maps import draw_backward, draw_forward, draw_map, draw_marginal, draw_visits, draw_world
+from nearopt.figures.paths import draw_policy, draw_trajectories
+from nearopt.figures.tables import draw_policy_bars, draw_state_bars, draw_table, draw_table_trajectories
+
+__all__ = [
+    "draw_backward",
+    "draw_forward",
+    "draw_map",
+    "draw_marginal",
+    "draw_policy",
+    "draw_policy_bars",
+    "draw_state_bars",
+    "draw_table",
+    "draw_table_trajectories",
+    "draw_trajectories",
+    "draw_visits",
+    "draw_world",
+    "inference_figures",
+    "save",
+]

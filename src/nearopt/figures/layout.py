@@ -1,0 +1,177 @@
+"""Where things go: the cells of a grid, the moments worth a panel, the states worth a row."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nearopt.figures.results import Answer, World
+from nearopt.mdp.errors import PositionError
+
+SPARSEST = 20  # a bounding box of more than this many places per state is no grid
+MOST_CELLS = 4_000_000
+MOST_COLUMNS = 400  # moments in a picture with a time axis
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The cells of a grid: row and column (S,) of each state, shape (rows, columns). Places without a state are walls."""
+
+    row: np.ndarray
+    column: np.ndarray
+    shape: tuple[int, int]
+
+    def image(self, values: np.ndarray) -> np.ma.MaskedArray:
+        """(rows, columns) of values (S,), masked where there is no state and where the value is not finite."""
+        out = np.ma.masked_all(self.shape)
+        out[self.row, self.column] = np.ma.masked_invalid(values)
+        return out
+
+    @property
+    def wall(self) -> np.ndarray:
+        """(rows, columns) bool."""
+        out = np.ones(self.shape, bool)
+        out[self.row, self.column] = False
+        return out
+
+    @property
+    def aspect(self) -> float:
+        return self.shape[1] / self.shape[0]
+
+
+def find_lattice(mdp: World) -> Lattice | None:
+    """The grid that the positions form, or None: no positions, two states in one place, or no regular spacing."""
+    if mdp.positions is None:
+        return None
+    axes = [places(np.asarray(mdp.positions)[:, axis]) for axis in (0, 1)]
+    if any(a is None for a in axes):
+        return None
+    column, row = axes
+    shape = (int(row.max()) + 1, int(column.max()) + 1)
+    cells = shape[0] * shape[1]
+    if cells > min(MOST_CELLS, max(10_000, SPARSEST * len(row))):
+        return None
+    if len(np.unique(row * shape[1] + column)) < len(row):
+        return None
+    return Lattice(row, column, shape)
+
+
+def require_lattice(mdp: World) -> Lattice:
+    """As `find_lattice`; `PositionError` where there is none."""
+    lattice = find_lattice(mdp)
+    if lattice is None:
+        raise PositionError("the positions of the states are not the cells of a grid", "draw it with draw_table")
+    return lattice
+
+
+def places(coordinate: np.ndarray) -> np.ndarray | None:
+    """Coordinates → 0, 1, 2, … by the smallest spacing, or None where that is not regular."""
+    distinct = np.unique(coordinate)
+    gap = np.diff(distinct).min(initial=np.inf)
+    if gap == np.inf:
+        return np.zeros(len(coordinate), int)
+    steps = (coordinate - distinct[0]) / gap
+    whole = np.round(steps)
+    return whole.astype(int) if np.abs(steps - whole).max() < 1e-6 and whole.max() < MOST_CELLS else None
+
+
+# ---------------------------------------------------------------- moments
+def acting(posterior: Answer) -> np.ndarray:
+    """(T+1,) probability of being in a state that is not terminal."""
+    return posterior.state_probs @ (~posterior.mdp.terminal).astype(float)
+
+
+def ended(posterior: Answer) -> np.ndarray:
+    """(T+1,) probability of being in a terminal state."""
+    return posterior.state_probs @ posterior.mdp.terminal.astype(float)
+
+
+def moments(posterior: Answer, count: int = 5) -> np.ndarray:
+    """Up to `count` time steps worth a panel: spread over the time in which somebody still acts, and the last one."""
+    going = np.flatnonzero(acting(posterior) > 0.02)
+    busy = int(going[-1]) if len(going) else posterior.horizon
+    if busy > 0.8 * posterior.horizon:
+        return thin(posterior.horizon, count)
+    return np.append(thin(busy, count - 1), posterior.horizon)
+
+
+def thin(horizon: int, count: int) -> np.ndarray:
+    """Up to `count` time steps from 0 to horizon, both included, evenly spread."""
+    return np.unique(np.round(np.linspace(0, horizon, count)).astype(int))
+
+
+def middle(posterior: Answer) -> int:
+    """A decision half-way through the time in which somebody acts."""
+    busy = np.flatnonzero(acting(posterior)[:-1] > 0.5)
+    return int(busy[-1] // 2) if len(busy) else posterior.horizon // 2
+
+
+# ---------------------------------------------------------------- states
+def visits(posterior: Answer) -> np.ndarray:
+    """(S,) expected number of visits, Σ_t state_probs[t]; a terminal state counts once per step it is stayed in."""
+    return posterior.state_probs.sum(axis=0)
+
+
+def busiest(posterior: Answer, count: int = 40) -> np.ndarray:
+    """The `count` most visited states, in the order of the mean time at which they are visited."""
+    total = visits(posterior)
+    chosen = np.argsort(-total, kind="stable")[:count]
+    chosen = chosen[total[chosen] > 0]
+    clock = np.arange(posterior.horizon + 1.0) @ posterior.state_probs
+    return chosen[np.argsort(clock[chosen] / total[chosen], kind="stable")]
+
+
+def goals(mdp: World) -> tuple[np.ndarray, np.ndarray]:
+    """Terminal states, as (those whose arrival pays best, the others)."""
+    best = np.full(mdp.num_states, -np.inf)
+    np.maximum.at(best, mdp.next_state, mdp.branch_reward)
+    terminal = np.flatnonzero(mdp.terminal)
+    top = best[terminal] == best[terminal].max(initial=-np.inf)
+    return terminal[top], terminal[~top]
+
+
+def state_reward(mdp: World) -> tuple[np.ndarray, str]:
+    """(S,) rewards to colour a world with, and what they are: paid on arrival if that says it all, else on acting."""
+    first = np.full(mdp.num_states, np.inf)
+    np.minimum.at(first, mdp.next_state, mdp.branch_reward)
+    if np.array_equal(first[mdp.next_state], mdp.branch_reward):
+        return np.where(first < np.inf, first, np.nan), "on arrival"
+    seen = mdp.branch_reward > -np.inf
+    weight = np.where(seen, mdp.probability, 0.0)
+    state = mdp.choice_state[mdp.branch_choice]
+    total = np.bincount(state, weight * np.where(seen, mdp.branch_reward, 0.0), mdp.num_states)
+    count = np.bincount(state, weight, mdp.num_states)
+    return np.where(count > 0, total / np.where(count > 0, count, 1), np.nan), "of a step from here, mean over actions"
+
+
+# ---------------------------------------------------------------- arrows
+COMPASS = {
+    "up": (0, -1), "north": (0, -1), "n": (0, -1), "right": (1, 0), "east": (1, 0), "e": (1, 0),
+    "down": (0, 1), "south": (0, 1), "s": (0, 1), "left": (-1, 0), "west": (-1, 0), "w": (-1, 0),
+}  # fmt: skip
+
+
+def directions(mdp: World, lattice: Lattice, states: np.ndarray) -> np.ndarray:
+    """(n, A, 2) unit vectors (column, row) of the actions in n states; zero where an action stays or is not available.
+
+    Actions named after directions point there, even against a wall. Others point to their most likely next cell; where
+    several are equally likely, to the mean of those.
+    """
+    named = [COMPASS.get(str(name).lower()) for name in mdp.action_names or ()]
+    out = np.zeros((len(states), mdp.num_actions, 2))
+    index = np.full(mdp.num_states, -1)
+    index[states] = np.arange(len(states))
+    wanted = index[mdp.choice_state] >= 0
+    rows, actions = index[mdp.choice_state[wanted]], mdp.choice_action[wanted]
+    if named and all(named):
+        out[rows, actions] = np.array(named, float)[actions]
+        return out
+    place = np.stack([lattice.column, lattice.row], 1).astype(float)
+    start = mdp.branch_offset[:-1]
+    top = np.maximum.reduceat(mdp.probability, start)[mdp.branch_choice]
+    likely = (mdp.probability >= top * (1 - 1e-9)).astype(float)
+    move = place[mdp.next_state] - place[mdp.choice_state[mdp.branch_choice]]
+    mean = np.add.reduceat(move * likely[:, None], start) / np.add.reduceat(likely, start)[:, None]
+    size = np.hypot(mean[:, 0], mean[:, 1])[:, None]
+    unit = np.where(size > 1e-9, mean / np.where(size > 1e-9, size, 1), 0.0)
+    out[rows, actions] = unit[wanted]
+    return out

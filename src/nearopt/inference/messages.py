@@ -1,0 +1,224 @@
+"""Message passing over a finite horizon: one backward recursion, two forward ones (design §1).
+
+backward   V_t, the log message log β_t(s) = V_t(s)/τ at κ = 1
+filtered   log α_t(s), α_t(s) = p(s_t | O_1:t−1): what the past alone says, each step normalised
+smoothed   p(s_t | O_1:T), by running the tilted process forward
+
+All work on vectors in block order (`mdp/blocks.py`); time is the leading axis of what they return. Q, policies and
+other arrays over (time, state, action) are recomputed from V where they are asked for: one backup each.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from nearopt.backup import Scalar, Step, backup, entropic_mean, going_on, is_zero, scale_of
+from nearopt.mdp.blocks import Blocks, Incoming, concatenate
+
+
+class Problem(eqx.Module):
+    """A task over T steps with its dials. `reward` and `log_prior` are per block; with a leading time axis where
+    `timed_reward` and `timed_prior` say so. `temperature` and `optimism` are traced scalars, or the number 0.
+    """
+
+    blocks: Blocks
+    reward: tuple[Float[Array, "*T R J n"], ...]
+    log_prior: tuple[Float[Array, "*T J n"], ...]
+    final_value: Float[Array, " n"]
+    temperature: Scalar
+    optimism: Scalar
+    horizon: int = eqx.field(static=True)
+    timed_reward: bool = eqx.field(static=True, default=False)
+    timed_prior: bool = eqx.field(static=True, default=False)
+
+    @property
+    def scale(self) -> Scalar:
+        """θ = κ/τ."""
+        return scale_of(self.temperature, self.optimism)
+
+    def timed(self) -> tuple:
+        """What varies over time, for `lax.scan`."""
+        return self.reward if self.timed_reward else None, self.log_prior if self.timed_prior else None
+
+    def at(self, timed: tuple) -> tuple:
+        """Reward and log prior of one step."""
+        reward, log_prior = timed
+        return self.reward if reward is None else reward, self.log_prior if log_prior is None else log_prior
+
+    def timed_at(self, t: int | Array) -> tuple:
+        """What varies over time, at step t."""
+        return jax.tree.map(lambda x: x[t], self.timed())
+
+    def step(self, next_value: Float[Array, " n"], timed: tuple) -> Step:
+        """One backup, V_{t+1} → Q_t, π_t, V_t."""
+        reward, log_prior = self.at(timed)
+        dials = (self.temperature, self.optimism, self.blocks.discount)
+        return backup(self.blocks, next_value, reward, log_prior, *dials)
+
+    def transitions(self, step: Step, next_value: Float[Array, " n"]) -> list[Float[Array, "K J n"]]:
+        """Probability, given success, of taking each branch and going on: c_κ(s,a) p_κ(s'|s,a), block by block.
+
+        Where success is impossible, Q = −inf, there is nothing to condition on: γ p(s'|s,a).
+        """
+        go_on = going_on(next_value, self.blocks.discount, self.scale)
+        parts = zip(self.blocks.blocks, step.branches, step.q, strict=True)
+        return [p * jnp.where(q > -jnp.inf, go_on[b.next_state], self.blocks.discount) for b, p, q in parts]
+
+    def log_policy(self, step: Step, value: Float[Array, " n"], timed: tuple) -> list[Float[Array, "J n"]]:
+        """log π = log p(a|s) + (Q−V)/τ, which stays exact where π underflows."""
+        parts = zip(step.q, step.policy, self.at(timed)[1], self.blocks.split(value), strict=True)
+        if is_zero(self.temperature):
+            return [safe_log(policy) for _, policy, _, _ in parts]
+        logs = []
+        for q, policy, prior, v in parts:
+            soft = prior + (q - jnp.where(v > -jnp.inf, v, 0.0)) / self.temperature
+            logs.append(jnp.where(v > -jnp.inf, soft, safe_log(policy)))
+        return logs
+
+    def log_transitions(self, step: Step, next_value: Float[Array, " n"], timed: tuple) -> list[Float[Array, "K J n"]]:
+        """log of γ p(s'|s,a) exp(θ (r + V(s') − Q)), the logarithm of `transitions`."""
+        logs = []
+        for block, q, r, p in zip(self.blocks.blocks, step.q, self.at(timed)[0], self.transitions(step, next_value), strict=True):
+            known = safe_log(block.probability) + jnp.log(jnp.asarray(self.blocks.discount))
+            if not is_zero(self.scale):
+                gain = r + next_value[block.next_state] - jnp.where(q > -jnp.inf, q, 0.0)
+                known = jnp.where(q > -jnp.inf, known + self.scale * gain, safe_log(p))
+            logs.append(known)
+        return logs
+
+
+@eqx.filter_jit
+def backward(problem: Problem) -> Float[Array, "T+1 n"]:
+    """V_t for t = 1 .. T+1; the last row is the final value."""
+
+    def step(value, timed):
+        return (earlier := problem.step(value, timed).value), earlier
+
+    final = problem.final_value
+    _, values = lax.scan(step, final, problem.timed(), length=problem.horizon, reverse=True)
+    return jnp.concatenate([values, final[None]])
+
+
+class First(NamedTuple):
+    """The first state: its posterior, and the log partition function."""
+
+    probability: Float[Array, " n"]
+    log_partition: Float[Array, ""]
+
+
+@eqx.filter_jit
+def first_state(problem: Problem, value: Float[Array, " n"]) -> First:
+    """p_κ(s) ∝ p(s) exp(κ V_1(s)/τ) and (1/κ) log Σ_s p(s) exp(κ V_1(s)/τ).
+
+    Where success is impossible (log partition −inf, κ ≠ 0) there is no posterior, and the probabilities are all 0. At
+    τ = 0 the log partition is the limit of E[V_1]/τ: ±inf, or 0 where E[V_1] is.
+    """
+    mean, probability = entropic_mean(value, problem.blocks.initial, problem.scale)
+    if is_zero(problem.temperature):
+        return First(probability, jnp.where(mean == 0, 0.0, mean * jnp.inf))
+    if is_zero(problem.scale):
+        return First(probability, mean / problem.temperature)
+    return First(jnp.where(mean > -jnp.inf, probability, 0.0), mean / problem.temperature)
+
+
+@eqx.filter_jit
+def smoothed(problem: Problem, incoming: Incoming, values: Float[Array, "T+1 n"]) -> Float[Array, "T+1 n"]:
+    """p(s_t | O_1:T): the first state, the policy and the tilted dynamics run forward. Terminal mass stays."""
+    terminal = terminal_states(problem.blocks)
+
+    def step(mass, later):
+        next_value, timed = later
+        now = problem.step(next_value, timed)
+        parts = zip(problem.blocks.split(mass), now.policy, problem.transitions(now, next_value), strict=True)
+        flow = [m * p * w for m, p, w in parts]
+        mass = gather_sum(incoming, concatenate(flow)) + jnp.where(terminal, mass, 0.0)
+        return mass, mass
+
+    first = first_state(problem, values[0]).probability
+    _, masses = lax.scan(step, first, (values[1:], problem.timed()))
+    return jnp.concatenate([first[None], masses])
+
+
+class Filtered(NamedTuple):
+    """log α, and log p(O_1:t−1), the logarithm of what each row was divided by."""
+
+    log_forward: Float[Array, "T+1 n"]
+    log_evidence: Float[Array, " T+1"]
+
+
+@eqx.filter_jit
+def filtered(problem: Problem, incoming: Incoming, values: Float[Array, "T+1 n"]) -> Filtered:
+    """log α_t for every κ: α_{t+1}(s') ∝ Σ α_t(s) p(a|s) exp((1−κ)(Q_t−V_t)/τ) γ p(s'|s,a) exp(κ r/τ).
+
+    At κ = 1 that is exact filtering, which knows nothing of V; at κ = 0 it is the policy run forward. For every κ,
+    α_t(s) exp(κ V_t(s)/τ) is proportional to p(s_t = s | O_1:T).
+    """
+    blocks, scale = problem.blocks, problem.scale
+    terminal = terminal_states(blocks)
+    log_discount = jnp.log(jnp.asarray(blocks.discount))
+
+    def step(carry, now):
+        log_mass, log_norm = carry
+        value, next_value, timed = now
+        reward, log_prior = problem.at(timed)
+        q, policy = problem.step(next_value, timed)[:2]
+        flow = []
+        parts = zip(blocks.blocks, blocks.split(log_mass), blocks.split(value), q, policy, reward, log_prior, strict=True)
+        for block, m, v, q_b, policy_b, r, prior in parts:
+            choice = log_choice(problem, prior, policy_b, q_b, v)
+            tilt = 0.0 if is_zero(scale) else jnp.where(r > -jnp.inf, scale * jnp.where(r > -jnp.inf, r, 0.0), -jnp.inf)
+            flow.append(m + choice + log_discount + tilt + safe_log(block.probability))
+        later = gather_logsumexp(incoming, concatenate(flow))
+        later = jnp.where(terminal, log_sum(jnp.stack([later, log_mass])), later)
+        norm = log_sum(later)
+        norm = jnp.where(norm > -jnp.inf, norm, 0.0)
+        carry = later - norm, log_norm + norm
+        return carry, carry
+
+    first = safe_log(blocks.initial), jnp.zeros(())
+    _, (masses, norms) = lax.scan(step, first, (values[:-1], values[1:], problem.timed()))
+    return Filtered(jnp.concatenate([first[0][None], masses]), jnp.concatenate([first[1][None], norms]))
+
+
+def log_choice(problem: Problem, log_prior: Array, policy: Array, q: Array, value: Array) -> Float[Array, "J n"]:
+    """log of p(a|s) exp((1−κ)(Q−V)/τ) = log of p(a|s)^κ π(a|s)^(1−κ): the prior at κ = 1, the policy at κ = 0."""
+    kappa = problem.optimism
+    if is_zero(kappa):
+        return safe_log(policy)
+    advantage = jnp.where((q > -jnp.inf) & (value > -jnp.inf), q - value, 0.0)
+    return log_prior + (1 - kappa) * advantage / problem.temperature
+
+
+def terminal_states(blocks: Blocks) -> Array:
+    """(n,) bool, filled-up states included (they hold no mass)."""
+    return jnp.concatenate([~b.available.any(axis=0) for b in blocks.blocks])
+
+
+def safe_log(p: Array) -> Array:
+    """log p with log 0 = −inf and gradient 0 there."""
+    return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
+
+
+def gather_sum(incoming: Incoming, flow: Float[Array, " B"]) -> Float[Array, " n"]:
+    """Σ over the branches that lead to each state."""
+    parts = [flow.at[b].get(mode="fill", fill_value=0.0).sum(axis=0) for b in incoming.branches]
+    return jnp.concatenate(parts)[incoming.rank]
+
+
+def gather_logsumexp(incoming: Incoming, log_flow: Float[Array, " B"]) -> Float[Array, " n"]:
+    """log Σ exp over the branches that lead to each state; −inf where none does."""
+    parts = [log_sum(log_flow.at[b].get(mode="fill", fill_value=-jnp.inf)) for b in incoming.branches]
+    return jnp.concatenate(parts)[incoming.rank]
+
+
+def log_sum(x: Float[Array, "K ..."]) -> Float[Array, "..."]:
+    """log Σ exp over the first axis; where all is −inf, −inf with gradient 0."""
+    top = lax.stop_gradient(x.max(axis=0, initial=-jnp.inf))
+    live = top > -jnp.inf
+    shifted = jnp.where(x > -jnp.inf, jnp.where(x > -jnp.inf, x, 0.0) - jnp.where(live, top, 0.0), -jnp.inf)
+    total = jnp.where(live, jnp.exp(shifted).sum(axis=0), 1.0)
+    return jnp.where(live, jnp.where(live, top, 0.0) + jnp.log(total), -jnp.inf)

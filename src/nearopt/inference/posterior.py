@@ -1,0 +1,224 @@
+"""Exact inference as a user meets it: NumPy in, NumPy out, everything checked, nothing large kept.
+
+`infer` passes the backward messages and keeps them, (T+1) × S numbers. Forward messages and marginals are computed
+once, when first asked for. What has an action axis, (T, S, A), is recomputed on every access, and `q_at`,
+`policy_at`, `transition` and `continuation` give a single step of it.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import numpy as np
+import scipy.sparse
+
+from nearopt.functional import make_problem, over_time
+from nearopt.inference.checks import check_dials, check_final_value, check_prior, check_reward
+from nearopt.inference.messages import Filtered, Problem, backward, filtered, first_state, smoothed
+from nearopt.mdp.blocks import concatenate
+from nearopt.mdp.errors import OptimismError, TimeError
+from nearopt.mdp.model import MDP
+
+if TYPE_CHECKING:
+    from nearopt.inference.trajectories import Trajectories
+
+
+def infer(
+    mdp: MDP,
+    horizon: int,
+    *,
+    temperature: float = 1.0,
+    optimism: float = 1.0,
+    prior: Any = None,
+    final_value: Any = None,
+    reward: Any = None,
+) -> "Posterior":
+    """The posterior over behaviour, given that every one of `horizon` steps is optimal: p(O_t=1|s,a) = exp(r/τ).
+
+    temperature: τ ≥ 0 in units of reward; 0 is hard control and needs optimism 0. optimism: κ = 1 conditions the
+    dynamics on success too (exact inference), 0 leaves them alone (variational inference), below 0 is averse to risk.
+    prior: None is the flat prior p(a|s) := 1, "uniform" is 1/|A(s)|, an array (S, A) or (T, S, A) any other; it need
+    not be normalised. final_value: (S,), the value after the last step, zeros by default and in terminal states.
+    reward: instead of the model's own, (S,), (S, A), (T, S, A), (S, A, S) or (T, S, A, S).
+
+    Raises a `NearoptError` of its own type for every mistake in these. Source: design §1; Levine, "Reinforcement
+    Learning and Control as Probabilistic Inference" (2018), sections 2 and 3.
+
+    >>> import nearopt as no
+    >>> post = no.infer(no.MDP.from_grid("S.G"), horizon=4)
+    >>> post.value.shape, post.policy.shape, round(post.log_partition, 3)
+    ((5, 3), (4, 3, 4), -1.12)
+    """
+    temperature, optimism = check_dials(temperature, optimism)
+    with jax.enable_x64(True):
+        log_prior = check_prior(mdp, horizon, prior)
+        reward = None if reward is None else check_reward(reward)
+        final_value = check_final_value(mdp, final_value)
+        problem = make_problem(mdp, horizon, reward, temperature, optimism, log_prior, final_value)
+        return Posterior(mdp, horizon, temperature, optimism, prior, problem, backward(problem))
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """The answer of `infer`. Time is 0-based: row t of `value` belongs to the state before decision t.
+
+    value (T+1, S), q (T, S, A), policy (T, S, A): β_t(s) = exp(V_t/τ) and β_t(s,a) = exp(Q_t/τ) at κ = 1. q is −inf
+    and policy 0 where an action is not available. Where value is −inf no behaviour can succeed; the policy is then
+    the prior, normalised. log_forward (T+1, S), state_probs (T+1, S), state_action_probs (T, S, A), log_partition:
+    see `docs/theory.md`. If log_partition is −inf there is no posterior: state_probs is 0 and `sample` refuses.
+    """
+
+    mdp: MDP
+    horizon: int
+    temperature: float
+    optimism: float
+    prior: Any
+    problem: Problem = field(repr=False)
+    messages: jax.Array = field(repr=False)  # V, (T+1, n) in block order
+
+    # ------------------------------------------------------------ messages
+    @cached_property
+    def value(self) -> np.ndarray:
+        """V_t(s), (T+1, S); the last row is the final value."""
+        return self.public(self.messages)
+
+    @property
+    def q(self) -> np.ndarray:
+        """Q_t(s,a), (T, S, A), computed on each access."""
+        return self.actions()[0]
+
+    @property
+    def policy(self) -> np.ndarray:
+        """π_t(a|s), (T, S, A), computed on each access."""
+        return self.actions()[1]
+
+    @cached_property
+    def filtered(self) -> Filtered:
+        with jax.enable_x64(True):
+            return filtered(self.problem, self.mdp.incoming, self.messages)
+
+    @property
+    def log_forward(self) -> np.ndarray:
+        """log α_t(s), (T+1, S), each row normalised: log p(s_t | O_1:t−1) at κ = 1, log state_probs at κ = 0."""
+        return self.public(self.filtered.log_forward)
+
+    @property
+    def log_evidence(self) -> np.ndarray:
+        """(T+1,) what each row of `log_forward` was normalised by: log p(O_1:t−1) at κ = 1 with a normalised prior."""
+        return np.asarray(self.filtered.log_evidence)
+
+    # ------------------------------------------------------------ marginals
+    @cached_property
+    def state_probs(self) -> np.ndarray:
+        """p(s_t | O_1:T), (T+1, S); a row sums to the probability that the episode has not ended by discount."""
+        with jax.enable_x64(True):
+            return self.public(smoothed(self.problem, self.mdp.incoming, self.messages))
+
+    @property
+    def state_action_probs(self) -> np.ndarray:
+        """p(s_t, a_t | O_1:T), (T, S, A), computed on each access."""
+        policy = self.policy
+        return np.multiply(self.state_probs[:-1, :, None], policy, out=policy)
+
+    @cached_property
+    def log_partition(self) -> float:
+        """(1/κ) log Σ_s p(s) exp(κ V_1(s)/τ); log p(O_1:T) at κ = 1 with a normalised prior, the ELBO at κ = 0."""
+        with jax.enable_x64(True):
+            return float(first_state(self.problem, self.messages[0]).log_partition)
+
+    @property
+    def elbo(self) -> float:
+        """E_q[Σ r]/τ + entropy relative to the prior; the log partition at κ = 0, `OptimismError` elsewhere."""
+        if self.optimism != 0:
+            raise OptimismError(f"optimism is {self.optimism:g}, which has no ELBO", "infer with optimism=0")
+        return self.log_partition
+
+    # ------------------------------------------------------------ one step
+    def q_at(self, t: int) -> np.ndarray:
+        """Q_t(s,a), (S, A)."""
+        return self.step(t)[0]
+
+    def policy_at(self, t: int) -> np.ndarray:
+        """π_t(a|s), (S, A)."""
+        return self.step(t)[1]
+
+    def transition(self, t: int) -> scipy.sparse.csr_array:
+        """p_κ(s'|s,a) at step t, given that the episode goes on: scipy sparse (S·A, S), rows sum to 1.
+
+        At κ = 1 these are the posterior dynamics ∝ p(s'|s,a) exp(r/τ) β_{t+1}(s'). Where success is impossible, or
+        the episode certainly ends, the true dynamics stand.
+        """
+        weight = self.step(t)[2][self.mdp.layout.position]
+        total = np.add.reduceat(weight, self.mdp.branch_offset[:-1])[self.mdp.branch_choice]
+        return self.mdp.branch_table(np.where(total > 0, weight / np.where(total > 0, total, 1), self.mdp.probability))
+
+    def continuation(self, t: int) -> np.ndarray:
+        """c_κ(s,a) at step t, (S, A): probability of going on, given success; 0 where not available."""
+        weight = self.step(t)[2][self.mdp.layout.position]
+        out = np.zeros((self.mdp.num_states, self.mdp.num_actions))
+        out[self.mdp.choice_state, self.mdp.choice_action] = np.add.reduceat(weight, self.mdp.branch_offset[:-1])
+        return out if self.mdp.discount < 1 else self.mdp.available.astype(float)
+
+    # ------------------------------------------------------------ trajectories
+    def sample(self, n: int, seed: int) -> "Trajectories":
+        """n whole trajectories from the posterior; the same seed gives the same ones.
+
+        Raises `SampleSizeError`, and `ImpossibleEvidenceError` where success has probability zero.
+        """
+        from nearopt.inference.sampling import sample
+
+        return sample(self, n, seed)
+
+    def log_prob(self, trajectories: "Trajectories") -> np.ndarray:
+        """(n,) log-probability of recorded trajectories under the same process; −inf where impossible.
+
+        It is that of what is recorded: the first state, each action, each next state that is in the table, and having
+        gone on until there. Raises `TrajectoryLengthError`, `StateRangeError`, `ActionRangeError`, and
+        `TrajectoryEndError` for one that stops before the horizon neither in a terminal state nor by discount.
+        """
+        from nearopt.inference.sampling import log_prob
+
+        return log_prob(self, trajectories)
+
+    # ------------------------------------------------------------ inside
+    def step(self, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Q_t and π_t, (S, A), and the probability of each branch and going on, filled-up ones included."""
+        if isinstance(t, bool) or not isinstance(t, (int, np.integer)) or not 0 <= t < self.horizon:
+            raise TimeError(f"step {t!r} is outside the horizon", f"give a whole number from 0 to {self.horizon - 1}")
+        with jax.enable_x64(True):
+            return tuple(map(np.asarray, step_at(self.problem, self.messages[t + 1], self.problem.timed_at(t))))
+
+    def log_step(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+        """log π_t, (S, A), and the logarithm of the branch probabilities of `step`; exact where those underflow."""
+        with jax.enable_x64(True):
+            now = (self.messages[t], self.messages[t + 1], self.problem.timed_at(t))
+            return tuple(map(np.asarray, log_step_at(self.problem, *now)))
+
+    def actions(self) -> tuple[np.ndarray, np.ndarray]:
+        with jax.enable_x64(True):
+            return tuple(np.array(x) for x in over_time(self.problem, self.messages))
+
+    def public(self, rows: jax.Array) -> np.ndarray:
+        """Rows over states, block order → public order."""
+        return np.asarray(rows)[:, np.asarray(self.mdp.blocks.rank)]
+
+
+@eqx.filter_jit
+def step_at(problem: Problem, next_value: jax.Array, timed: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One step for `Posterior.step`."""
+    blocks = problem.blocks
+    now = problem.step(next_value, timed)
+    branches = concatenate(problem.transitions(now, next_value))
+    return blocks.to_actions(now.q, -np.inf), blocks.to_actions(now.policy, 0.0), branches
+
+
+@eqx.filter_jit
+def log_step_at(
+    problem: Problem, value: jax.Array, next_value: jax.Array, timed: tuple
+) -> tuple[jax.Array, jax.Array]:
+    """One step for `Posterior.log_step`."""
+    now = problem.step(next_value, timed)
+    policy = problem.log_policy(now, value, timed)
+    return problem.blocks.to_actions(policy, -np.inf), concatenate(problem.log_transitions(now, next_value, timed))
