@@ -13,7 +13,7 @@ results and in the gradients. `temperature` and `optimism` may be numbers or tra
 limit, which costs no exponentials over branches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -36,50 +36,76 @@ def is_zero(dial: Scalar) -> bool:
     return isinstance(dial, (int, float, np.generic)) and dial == 0
 
 
-def fold(operation, x: Float[Array, "K ..."]) -> Float[Array, "..."]:
-    """A reduction over the first axis, written out where that axis is short."""
-    if x.shape[0] <= UNROLL:
-        return reduce(operation, [x[k] for k in range(x.shape[0])])
-    return {jnp.add: jnp.sum, jnp.maximum: jnp.max, jnp.minimum: jnp.min}[operation](x, axis=0)
+def is_one(discount: Scalar) -> bool:
+    """True for the number 1: no coin is tossed."""
+    return isinstance(discount, (int, float, np.generic)) and discount == 1
 
 
-class Tilted(NamedTuple):
-    """An entropic mean and the probabilities under which it is taken: p exp(θ x), normalised."""
+def slabs(x: Float[Array, "K ..."]) -> list[Float[Array, "k ..."]]:
+    """The first axis cut into single rows, or left whole where it is long.
+
+    A short axis is written out, row by row, from the gather to the logarithm: XLA makes one loop of that, several times
+    faster than of the same mathematics on the whole array.
+    """
+    return [x[k : k + 1] for k in range(x.shape[0])] if x.shape[0] <= UNROLL else [x]
+
+
+def fold(operation: Callable, parts: Sequence[Array]) -> Array:
+    """A reduction over the first axis, given as slabs."""
+    whole = {jnp.add: jnp.sum, jnp.maximum: jnp.max, jnp.minimum: jnp.min}[operation]
+    return reduce(operation, [p[0] if p.shape[0] == 1 else whole(p, axis=0) for p in parts])
+
+
+class Mean(NamedTuple):
+    """An entropic mean (...), and the row constants that `tilt` needs: shift and Σ p exp(θ (x − shift))."""
 
     mean: Float[Array, "..."]
-    probability: Float[Array, "K ..."]
+    shift: Float[Array, "..."]
+    total: Float[Array, "..."]
 
 
-def entropic_mean(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Scalar) -> Tilted:
+def entropic_mean(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Scalar) -> Mean:
     """(1/θ) log Σ_k p_k exp(θ x_k), for scale θ = κ/τ of either sign; the arithmetic mean at θ = 0.
 
-    Rows (columns of the first axis) whose mean is −inf keep p: there is nothing to tilt towards. A row without any
-    p > 0 is −inf. Smooth in θ, also through 0. Gradients are finite everywhere.
+    A row (along the first axis) without any p > 0 is −inf. Smooth in θ, also through 0; gradients are finite everywhere.
     """
-    possible = probability > 0
+    xs, ps = slabs(x), slabs(probability)
+    possible = [p > 0 for p in ps]
     if is_zero(scale):
-        return Tilted(fold(jnp.add, jnp.where(possible, probability * jnp.where(possible, x, 0.0), 0.0)), probability)
-    dead = x == -jnp.inf
-    live = possible & ~dead
-    top = fold(jnp.maximum, jnp.where(live, x, -jnp.inf))
-    bottom = fold(jnp.minimum, jnp.where(live, x, jnp.inf))
-    any_live, any_dead = top > -jnp.inf, fold(jnp.maximum, possible & dead)
+        rows = zip(xs, ps, possible, strict=True)
+        mean = fold(jnp.add, [jnp.where(is_, p * jnp.where(is_, x, 0.0), 0.0) for x, p, is_ in rows])
+        return Mean(mean, jnp.zeros_like(mean), jnp.ones_like(mean))
+    live = [is_ & (x > -jnp.inf) for x, is_ in zip(xs, possible, strict=True)]
+    top = fold(jnp.maximum, [jnp.where(on, x, -jnp.inf) for x, on in zip(xs, live, strict=True)])
+    bottom = fold(jnp.minimum, [jnp.where(on, x, jnp.inf) for x, on in zip(xs, live, strict=True)])
+    any_live = top > -jnp.inf
+    any_dead = fold(jnp.maximum, [is_ & ~on for is_, on in zip(possible, live, strict=True)])
     hopeless = ~any_live | (any_dead & (scale <= 0))
-    center = lax.stop_gradient(jnp.where(any_live, jnp.where(scale > 0, top, bottom), 0.0))
+    shift = lax.stop_gradient(jnp.where(any_live, jnp.where(scale > 0, top, bottom), 0.0))
 
-    d = jnp.where(live, x - center, 0.0)
-    y = scale * d  # never above 0
-    weight = jnp.where(live, probability, 0.0) * jnp.exp(y)
-    total = jnp.where(hopeless, 1.0, fold(jnp.add, weight))
+    d = [jnp.where(on, x - shift, 0.0) for x, on in zip(xs, live, strict=True)]  # θ d is never above 0
+    p = [jnp.where(on, p, 0.0) for p, on in zip(ps, live, strict=True)]
+    total = fold(jnp.add, [p * jnp.exp(scale * d) for p, d in zip(p, d, strict=True)])
+    total = jnp.where(hopeless, 1.0, total)
     far = jnp.log(total) / jnp.where(scale == 0, 1.0, scale)
 
     # Near θ·range = 0, log Σ p e^y / θ cancels; with φ(y) = (e^y − 1)/y and ψ(u) = log(1+u)/u it is z ψ(θ z),
     # z = Σ p d φ(θ d), for any θ including 0.
-    z = fold(jnp.add, jnp.where(live, probability, 0.0) * d * polynomial(y, PHI))
+    z = fold(jnp.add, [p * d * polynomial(scale * d, PHI) for p, d in zip(p, d, strict=True)])
     near = z * polynomial(scale * z, PSI)
     is_near = (jnp.abs(scale) * (top - bottom) < SERIES) & ~any_dead
-    mean = jnp.where(hopeless, -jnp.inf, center + jnp.where(is_near, near, far))
-    return Tilted(mean, jnp.where(hopeless, probability, weight / total))
+    mean = jnp.where(hopeless, -jnp.inf, shift + jnp.where(is_near, near, far))
+    return Mean(mean, shift, total)
+
+
+def tilt(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Scalar, row: Mean) -> Float[Array, "K ..."]:
+    """The probabilities under which an entropic mean is taken: p exp(θ x), normalised; p where the mean is −inf."""
+    if is_zero(scale):
+        return probability
+    mean, shift, total = lax.optimization_barrier(row)  # or XLA computes the whole row anew for each of its entries
+    live = (probability > 0) & (x > -jnp.inf)
+    weight = jnp.where(live, probability, 0.0) * jnp.exp(scale * jnp.where(live, x - shift, 0.0))
+    return jnp.where(mean > -jnp.inf, weight / total, probability)
 
 
 PHI = [1 / float(np.prod(np.arange(2.0, n + 2))) for n in range(9)]  # Σ y^n/(n+1)!
@@ -105,29 +131,35 @@ def soft_max(q: Float[Array, "J n"], log_prior: Float[Array, "J n"], temperature
     Where no action has a finite Q the policy is the prior, normalised (at τ = 0: uniform over the prior's support):
     there is nothing to choose by. A column without any action (log prior all −inf) has value −inf and policy 0.
     """
-    allowed = log_prior > -jnp.inf
-    live = allowed & (q > -jnp.inf)
+    qs, priors = slabs(q), slabs(log_prior)
+    allowed = [p > -jnp.inf for p in priors]
+    live = [a & (q > -jnp.inf) for q, a in zip(qs, allowed, strict=True)]
     any_live = fold(jnp.maximum, live)
-    best = lax.stop_gradient(jnp.where(any_live, fold(jnp.maximum, jnp.where(live, q, -jnp.inf)), 0.0))
+    top = fold(jnp.maximum, [jnp.where(on, q, -jnp.inf) for q, on in zip(qs, live, strict=True)])
+    best = lax.stop_gradient(jnp.where(any_live, top, 0.0))
     if is_zero(temperature):
-        value = fold(jnp.maximum, jnp.where(live, q, -jnp.inf))
-        size = jnp.max(jnp.where(live, jnp.abs(q), 0.0), initial=0.0)
-        tied = jnp.where(any_live, live & (q >= best - TIES * size), allowed)
-        return Soft(value, tied / jnp.maximum(fold(jnp.add, tied.astype(q.dtype)), 1.0))
+        size = jnp.max(jnp.stack([jnp.max(jnp.where(on, jnp.abs(q), 0.0), initial=0.0) for q, on in zip(qs, live, strict=True)]))
+        tied = [
+            jnp.where(any_live, on & (q >= best - TIES * size), a) for q, on, a in zip(qs, live, allowed, strict=True)
+        ]
+        tied = [t.astype(q.dtype) for t in tied]
+        return Soft(top, jnp.concatenate(tied) / jnp.maximum(fold(jnp.add, tied), 1.0))
     # shifted twice, by the best Q and by the largest exponent: a prior may be tiny where Q is large
-    logit = jnp.where(live, jnp.where(live, q - best, 0.0) / temperature + log_prior, -jnp.inf)
+    rows = zip(qs, priors, live, strict=True)
+    logit = [jnp.where(on, jnp.where(on, q - best, 0.0) / temperature + p, -jnp.inf) for q, p, on in rows]
     shift = lax.stop_gradient(jnp.where(any_live, fold(jnp.maximum, logit), 0.0))
-    weight = jnp.exp(logit - shift)
+    weight = [jnp.exp(l - shift) for l in logit]
     total = jnp.where(any_live, fold(jnp.add, weight), 1.0)
     value = jnp.where(any_live, best + temperature * (shift + jnp.log(total)), -jnp.inf)
-    prior = jnp.exp(log_prior - jnp.maximum(fold(jnp.maximum, log_prior), -1e300))
-    fallback = prior / jnp.maximum(fold(jnp.add, prior), 1.0)
-    return Soft(value, jnp.where(any_live, weight / total, fallback))
+    prior = [jnp.exp(p - jnp.maximum(fold(jnp.maximum, priors), -1e300)) for p in priors]
+    fallback = [p / jnp.maximum(fold(jnp.add, prior), 1.0) for p in prior]
+    policy = [jnp.where(any_live, w / total, f) for w, f in zip(weight, fallback, strict=True)]
+    return Soft(value, jnp.concatenate(policy))
 
 
 def discounted(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Float[Array, " n"]:
     """W(s') = (1/θ) log(γ exp(θ V(s')) + 1−γ): the value of arriving, when the episode may end there with value 0."""
-    if isinstance(discount, float) and discount == 1.0:
+    if is_one(discount):
         return value
     gamma = jnp.full_like(value, discount)
     return entropic_mean(jnp.stack([value, jnp.zeros_like(value)]), jnp.stack([gamma, 1 - gamma]), scale).mean
@@ -136,7 +168,7 @@ def discounted(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Fl
 def going_on(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Float[Array, " n"]:
     """P(the episode goes on | arrived at s', success) = γ exp(θ V)/(γ exp(θ V) + 1−γ)."""
     gamma = jnp.full_like(value, discount)
-    if is_zero(scale):
+    if is_zero(scale) or is_one(discount):
         return gamma
     certain = (gamma == 1) | (gamma == 0)
     odds = jnp.log(jnp.where(certain, 0.5, gamma)) - jnp.log1p(-jnp.where(certain, 0.5, gamma))
@@ -175,10 +207,10 @@ def backup(
     q, policy, branches, value = [], [], [], []
     for block, r, p in zip(blocks.blocks, reward, log_prior, strict=True):
         x = r + arrival.at[block.next_state].get(mode="promise_in_bounds")
-        mean, probability = entropic_mean(x, block.probability, scale)
-        q.append(jnp.where(block.available, mean, -jnp.inf))
-        soft = soft_max(q[-1], p, temperature)
+        row = entropic_mean(x, block.probability, scale)
+        q.append(jnp.where(block.available, row.mean, -jnp.inf))
+        soft = soft_max(lax.optimization_barrier(q[-1]), p, temperature)
         policy.append(soft.policy)
-        branches.append(probability)
-        value.append(jnp.where(fold(jnp.maximum, block.available), soft.value, 0.0))
+        branches.append(tilt(x, block.probability, scale, row))
+        value.append(jnp.where(block.available.any(axis=0), soft.value, 0.0))
     return Step(q, policy, branches, jnp.concatenate(value) if len(value) > 1 else value[0])

@@ -16,18 +16,15 @@ if TYPE_CHECKING:
 MOST_ENTRIES = 2**27  # of the policy, above which it is not saved: 1 GiB
 
 
-def prepare_folder(folder: Path) -> None:
-    """Makes the folder and finds what would go wrong with it, before the work is done and not after."""
+def check_folder(folder: Path) -> None:
+    """Finds what would go wrong in the end, before the work is done. Makes nothing."""
     if find_spec("matplotlib") is None:
         raise MissingExtraError("--out draws with matplotlib, which is not installed", 'pip install "nearopt[figures]"')
-    mend = "choose another folder for --out"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FileAccessError(f"cannot make the folder {folder} ({reason})", mend) from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise FileAccessError(f"cannot write into the folder {folder} (Permission denied)", mend)
+    above = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(above):
+        raise FileAccessError(f"{above} is a file, not a folder", "choose another folder for --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise FileAccessError(f"the folder {above} cannot be written", "choose another folder for --out")
 
 
 def write(
@@ -48,6 +45,11 @@ def write(
         arrays["policy"] = post.policy
     if trajectories is not None:
         arrays |= dict(sampled_state=trajectories.state, sampled_action=trajectories.action)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        mend = "choose another folder for --out"
+        raise FileAccessError(f"cannot make the folder {folder} ({error.strerror})", mend) from None
     pictures = inference_figures(post, folder, trajectories=trajectories, sweep=sweep)
     files = [*map(str, pictures), str(folder / "posterior.safetensors"), str(folder / "summary.json")]
     # copies: safetensors writes the memory as it lies, whatever the strides

@@ -1,13 +1,11 @@
 """`nearopt infer`: exact inference over a finite horizon, as numbers, arrays and pictures."""
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from nearopt.cli.machine import memory
 from nearopt.cli.options import Json, Source, named, parse
 from nearopt.mdp.errors import HorizonError
 
@@ -87,14 +85,14 @@ def run(argv: Sequence[str]) -> int:
 
 def answer(options: Options, tell: Callable[[str], None]) -> tuple[dict[str, Any], "Posterior"]:
     """The posterior and its numbers; with --out, the files are written."""
-    from nearopt.cli.artifacts import prepare_folder, write
+    from nearopt.cli.artifacts import check_folder, write
     from nearopt.cli.source import load_source, read_prior
 
     prior = read_prior(options.prior)
     mdp = load_source(options.source, options.env_kwargs)
     check_memory(mdp.num_states, options.horizon)
     if options.out:
-        prepare_folder(options.out)
+        check_folder(options.out)
     tell("loading JAX")
     from nearopt.cli.summary import summarise
     from nearopt.inference.posterior import infer
@@ -104,7 +102,6 @@ def answer(options: Options, tell: Callable[[str], None]) -> tuple[dict[str, Any
         mdp, options.horizon, temperature=temperature, optimism=options.optimism, prior=prior
     )
     post = at(options.temperature)
-    warm_up(post, options.out is not None)
     report = dict(source=options.source, prior=options.prior) | summarise(post) | dict(files=[])
     if options.out:
         tell("drawing")
@@ -117,20 +114,7 @@ def answer(options: Options, tell: Callable[[str], None]) -> tuple[dict[str, Any
 
 def check_memory(num_states: int, horizon: int) -> None:
     """Values, probabilities and forward messages have to fit."""
-    need, have = 4 * 8 * num_states * (horizon + 1), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if need > have:
-        raise HorizonError(
-            f"{horizon:,} decisions in {num_states:,} states need {need / 2**30:,.0f} GiB of memory, and this machine "
-            f"has {have / 2**30:,.0f}",
-            "shorten the horizon",
-        )
-
-
-def warm_up(post: "Posterior", pictures: bool) -> None:
-    """Side by side, for compiling and importing are most of the time that a small model takes."""
-    tasks: list[Callable[[], Any]] = [lambda: post.state_probs, lambda: post.step(0)]
-    if pictures:
-        tasks += [lambda: post.log_forward, lambda: import_module("nearopt.figures")]
-    with ThreadPoolExecutor(len(tasks)) as pool:
-        for done in [pool.submit(task) for task in tasks]:
-            done.result()
+    need, have = 4 * 8 * num_states * (horizon + 1), memory()
+    if have is not None and need > have:
+        what = f"{horizon:,} decisions in {num_states:,} states need {need / 2**30:,.0f} GiB of memory"
+        raise HorizonError(f"{what}, and there are {have / 2**30:,.0f}", "shorten the horizon")

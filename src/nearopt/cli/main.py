@@ -55,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except NearoptError as error:
         return fail(str(error))
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] == "nearopt":
+            raise
+        return fail(f"the package {error.name!r} is not installed; install nearopt anew, or ask nearopt doctor")
     except MemoryError:
         return fail("not enough memory; shorten the horizon, or use a machine with more")
     except OSError as error:

@@ -97,7 +97,7 @@ def check_options(name: str, spec: Any, options: dict[str, Any]) -> None:
     for key in options:
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, n=1)
-            mend = f"did you mean {near[0]}" if near else f"it takes {', '.join([*allowed, 'discount'])}"
+            mend = f"write {near[0]}, perhaps" if near else f"it takes {', '.join([*allowed, 'discount'])}"
             raise ArgumentError(f"gym:{name} takes no {key!r}", mend)
 
 
@@ -137,12 +137,13 @@ def read_prior(text: str) -> "None | str | np.ndarray":
     except FileNotFoundError:
         raise MissingFileError(f"the prior {text} does not exist", "check the path, or give flat or uniform") from None
     except OSError as error:
-        raise FileAccessError(
-            f"the prior {text} cannot be read ({error.strerror or error})", "check the file"
-        ) from None
+        reason = error.strerror or str(error)
+        raise FileAccessError(f"the prior {text} cannot be read ({reason})", "check the file") from None
     except (ValueError, EOFError, MemoryError) as error:
-        mend = "save it with numpy.save as an array of numbers, or as a .csv of numbers without a header"
-        raise CorruptFileError(f"the prior {text} is no array of numbers ({plain_text(str(error))})", mend) from None
+        if path.suffix.lower() == ".npy":  # NumPy's own message advises to load pickles
+            raise CorruptFileError(f"the prior {text} is no array of numbers", "save it with numpy.save") from None
+        mend = "write numbers and commas only, no header"
+        raise CorruptFileError(f"the prior {text} is no table ({plain_text(str(error))})", mend) from None
     if not isinstance(array, np.ndarray):
         raise CorruptFileError(f"the prior {text} holds several arrays", "save a single one with numpy.save")
     return array

@@ -15,7 +15,9 @@ def summarise(post: Posterior) -> dict[str, Any]:
     """The numbers of `nearopt infer`, under the names of their attributes where they have one."""
     mdp, possible = post.mdp, post.state_probs[0].sum() > 0
     reward, entropy = expectations(post) if possible else (None, None)
-    out: dict[str, Any] = dict(horizon=post.horizon, temperature=post.temperature, optimism=post.optimism, discount=mdp.discount)
+    out: dict[str, Any] = dict(
+        horizon=post.horizon, temperature=post.temperature, optimism=post.optimism, discount=mdp.discount
+    )
     out |= dict(num_states=mdp.num_states, num_actions=mdp.num_actions, num_choices=mdp.num_choices)
     out |= dict(log_partition=post.log_partition, meaning=meaning(post)[0])
     out |= dict(elbo=post.elbo) if post.optimism == 0 else {}
@@ -96,7 +98,7 @@ def number_rows(report: dict[str, Any], post: Posterior) -> list[tuple[str, ...]
     name, caution = meaning(post)
     rows = [(name, f"{post.log_partition:.6g} nats", caution)]
     if post.state_probs[0].sum() == 0:
-        rows.append(("no posterior", "", f"no behaviour of {post.horizon:,} decisions succeeds; try a longer horizon"))
+        rows.append(("no posterior", "", "success is impossible: every behaviour meets a reward of -inf"))
     if report["expected_reward"] is not None:
         world = "the true world" if post.optimism == 0 else "the world that the posterior believes in"
         rows.append(("expected reward", f"{report['expected_reward']:.6g}", f"summed over time, in {world}"))

@@ -8,16 +8,20 @@ All work on vectors in block order (`mdp/blocks.py`); time is the leading axis o
 other arrays over (time, state, action) are recomputed from V where they are asked for: one backup each.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from nearopt.backup import Scalar, Step, backup, entropic_mean, going_on, is_zero, scale_of
+from nearopt.backup import Scalar, Step, backup, entropic_mean, going_on, is_zero, scale_of, tilt
 from nearopt.mdp.blocks import Blocks, Incoming, concatenate
+
+LARGE = 2**18  # branches from which a step is worth a dispatch of its own
 
 
 class Problem(eqx.Module):
@@ -91,16 +95,45 @@ class Problem(eqx.Module):
         return logs
 
 
+def sweep(step: Callable, problem: Problem, carry: Any, inputs: Any, reverse: bool = False) -> Any:
+    """`lax.scan` of `step(problem, carry, input) -> carry`, keeping every carry.
+
+    XLA runs the loops of a CPU on one core. A large model is therefore stepped from Python, each step on all cores.
+    """
+    entries = sum(b.next_state.size for b in problem.blocks.blocks)
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((problem, carry, inputs)))
+    if traced or entries < LARGE or jax.default_backend() != "cpu":
+        return scan(step, problem, carry, inputs, reverse)
+    kept = jax.tree.map(lambda x: np.empty((problem.horizon, *x.shape)), carry)
+    for t in reversed(range(problem.horizon)) if reverse else range(problem.horizon):
+        carry = step(problem, carry, jax.tree.map(lambda x: x[t], inputs))  # noqa: B023
+        for rows, row in zip(jax.tree.leaves(kept), jax.tree.leaves(carry), strict=True):
+            rows[t] = row
+    return kept
+
+
 @eqx.filter_jit
+def scan(step: Callable, problem: Problem, carry: Any, inputs: Any, reverse: bool) -> Any:
+    def body(carry, now):
+        return (carry := step(problem, carry, now)), carry
+
+    return lax.scan(body, carry, inputs, length=problem.horizon, reverse=reverse)[1]
+
+
+def joined(*parts: Any) -> Any:
+    """Arrays one after the other along time, on the side where they are."""
+    return (np if any(isinstance(p, np.ndarray) for p in parts) else jnp).concatenate(parts)
+
+
 def backward(problem: Problem) -> Float[Array, "T+1 n"]:
     """V_t for t = 1 .. T+1; the last row is the final value."""
+    values = sweep(backward_step, problem, problem.final_value, problem.timed(), reverse=True)
+    return joined(values, problem.final_value[None])
 
-    def step(value, timed):
-        return (earlier := problem.step(value, timed).value), earlier
 
-    final = problem.final_value
-    _, values = lax.scan(step, final, problem.timed(), length=problem.horizon, reverse=True)
-    return jnp.concatenate([values, final[None]])
+@eqx.filter_jit
+def backward_step(problem: Problem, next_value: Float[Array, " n"], timed: tuple) -> Float[Array, " n"]:
+    return problem.step(next_value, timed).value
 
 
 class First(NamedTuple):
@@ -117,7 +150,8 @@ def first_state(problem: Problem, value: Float[Array, " n"]) -> First:
     Where success is impossible (log partition −inf, κ ≠ 0) there is no posterior, and the probabilities are all 0. At
     τ = 0 the log partition is the limit of E[V_1]/τ: ±inf, or 0 where E[V_1] is.
     """
-    mean, probability = entropic_mean(value, problem.blocks.initial, problem.scale)
+    row = entropic_mean(value, problem.blocks.initial, problem.scale)
+    mean, probability = row.mean, tilt(value, problem.blocks.initial, problem.scale, row)
     if is_zero(problem.temperature):
         return First(probability, jnp.where(mean == 0, 0.0, mean * jnp.inf))
     if is_zero(problem.scale):
@@ -125,22 +159,20 @@ def first_state(problem: Problem, value: Float[Array, " n"]) -> First:
     return First(jnp.where(mean > -jnp.inf, probability, 0.0), mean / problem.temperature)
 
 
-@eqx.filter_jit
 def smoothed(problem: Problem, incoming: Incoming, values: Float[Array, "T+1 n"]) -> Float[Array, "T+1 n"]:
     """p(s_t | O_1:T): the first state, the policy and the tilted dynamics run forward. Terminal mass stays."""
-    terminal = terminal_states(problem.blocks)
-
-    def step(mass, later):
-        next_value, timed = later
-        now = problem.step(next_value, timed)
-        parts = zip(problem.blocks.split(mass), now.policy, problem.transitions(now, next_value), strict=True)
-        flow = [m * p * w for m, p, w in parts]
-        mass = gather_sum(incoming, concatenate(flow)) + jnp.where(terminal, mass, 0.0)
-        return mass, mass
-
     first = first_state(problem, values[0]).probability
-    _, masses = lax.scan(step, first, (values[1:], problem.timed()))
-    return jnp.concatenate([first[None], masses])
+    step = eqx.Partial(smoothed_step, incoming)
+    return joined(first[None], sweep(step, problem, first, (values[1:], problem.timed())))
+
+
+@eqx.filter_jit
+def smoothed_step(incoming: Incoming, problem: Problem, mass: Float[Array, " n"], now: tuple) -> Float[Array, " n"]:
+    next_value, timed = now
+    step = problem.step(next_value, timed)
+    parts = zip(problem.blocks.split(mass), step.policy, problem.transitions(step, next_value), strict=True)
+    flow = [lax.optimization_barrier(m * p) * w for m, p, w in parts]  # or π is computed anew for every branch
+    return gather_sum(incoming, concatenate(flow)) + jnp.where(terminal_states(problem.blocks), mass, 0.0)
 
 
 class Filtered(NamedTuple):
@@ -150,38 +182,36 @@ class Filtered(NamedTuple):
     log_evidence: Float[Array, " T+1"]
 
 
-@eqx.filter_jit
 def filtered(problem: Problem, incoming: Incoming, values: Float[Array, "T+1 n"]) -> Filtered:
     """log α_t for every κ: α_{t+1}(s') ∝ Σ α_t(s) p(a|s) exp((1−κ)(Q_t−V_t)/τ) γ p(s'|s,a) exp(κ r/τ).
 
     At κ = 1 that is exact filtering, which knows nothing of V; at κ = 0 it is the policy run forward. For every κ,
     α_t(s) exp(κ V_t(s)/τ) is proportional to p(s_t = s | O_1:T).
     """
+    first = Filtered(safe_log(problem.blocks.initial), jnp.zeros(()))
+    later = sweep(eqx.Partial(filtered_step, incoming), problem, first, (values[:-1], values[1:], problem.timed()))
+    return jax.tree.map(lambda f, l: joined(f[None], l), first, later)
+
+
+@eqx.filter_jit
+def filtered_step(incoming: Incoming, problem: Problem, carry: Filtered, now: tuple) -> Filtered:
+    log_mass, log_evidence = carry
+    value, next_value, timed = now
     blocks, scale = problem.blocks, problem.scale
-    terminal = terminal_states(blocks)
-    log_discount = jnp.log(jnp.asarray(blocks.discount))
-
-    def step(carry, now):
-        log_mass, log_norm = carry
-        value, next_value, timed = now
-        reward, log_prior = problem.at(timed)
-        q, policy = problem.step(next_value, timed)[:2]
-        flow = []
-        parts = zip(blocks.blocks, blocks.split(log_mass), blocks.split(value), q, policy, reward, log_prior, strict=True)
-        for block, m, v, q_b, policy_b, r, prior in parts:
-            choice = log_choice(problem, prior, policy_b, q_b, v)
-            tilt = 0.0 if is_zero(scale) else jnp.where(r > -jnp.inf, scale * jnp.where(r > -jnp.inf, r, 0.0), -jnp.inf)
-            flow.append(m + choice + log_discount + tilt + safe_log(block.probability))
-        later = gather_logsumexp(incoming, concatenate(flow))
-        later = jnp.where(terminal, log_sum(jnp.stack([later, log_mass])), later)
-        norm = log_sum(later)
-        norm = jnp.where(norm > -jnp.inf, norm, 0.0)
-        carry = later - norm, log_norm + norm
-        return carry, carry
-
-    first = safe_log(blocks.initial), jnp.zeros(())
-    _, (masses, norms) = lax.scan(step, first, (values[:-1], values[1:], problem.timed()))
-    return Filtered(jnp.concatenate([first[0][None], masses]), jnp.concatenate([first[1][None], norms]))
+    reward, log_prior = problem.at(timed)
+    q, policy = problem.step(next_value, timed)[:2]
+    flow = []
+    parts = zip(blocks.blocks, blocks.split(log_mass), blocks.split(value), q, policy, reward, log_prior, strict=True)
+    for block, m, v, q_b, policy_b, r, prior in parts:
+        choice = lax.optimization_barrier(m + log_choice(problem, prior, policy_b, q_b, v))
+        allowed = r > -jnp.inf
+        tilt = 0.0 if is_zero(scale) else jnp.where(allowed, scale * jnp.where(allowed, r, 0.0), -jnp.inf)
+        flow.append(choice + jnp.log(jnp.asarray(blocks.discount)) + tilt + safe_log(block.probability))
+    later = gather_logsumexp(incoming, concatenate(flow))
+    later = jnp.where(terminal_states(blocks), log_sum(jnp.stack([later, log_mass])), later)
+    norm = log_sum(later)
+    norm = jnp.where(norm > -jnp.inf, norm, 0.0)
+    return Filtered(later - norm, log_evidence + norm)
 
 
 def log_choice(problem: Problem, log_prior: Array, policy: Array, q: Array, value: Array) -> Float[Array, "J n"]:
@@ -205,12 +235,14 @@ def safe_log(p: Array) -> Array:
 
 def gather_sum(incoming: Incoming, flow: Float[Array, " B"]) -> Float[Array, " n"]:
     """Σ over the branches that lead to each state."""
+    flow = lax.optimization_barrier(flow)  # or XLA computes it anew for every entry it gathers
     parts = [flow.at[b].get(mode="fill", fill_value=0.0).sum(axis=0) for b in incoming.branches]
     return jnp.concatenate(parts)[incoming.rank]
 
 
 def gather_logsumexp(incoming: Incoming, log_flow: Float[Array, " B"]) -> Float[Array, " n"]:
     """log Σ exp over the branches that lead to each state; −inf where none does."""
+    log_flow = lax.optimization_barrier(log_flow)
     parts = [log_sum(log_flow.at[b].get(mode="fill", fill_value=-jnp.inf)) for b in incoming.branches]
     return jnp.concatenate(parts)[incoming.rank]
 

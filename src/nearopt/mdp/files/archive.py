@@ -82,6 +82,7 @@ def members(raw: bytes) -> Iterator[tuple[str, int, int]]:
         elif head[156:157] not in SKIPPED:  # links and holes claim more than there is
             raise CorruptFileError(f"{shorten(name)!r} is not a plain file", FRESH)
         place = start + -(-size // 512) * 512
+    raise TruncatedFileError("the archive ends early", FRESH)
 
 
 def octal(field: bytes) -> int | None:

@@ -210,7 +210,7 @@ class Body:
         reward, rest = self.take_reward(rest)
         if rest:
             raise ParseError(f"{shorten(rest)!r} follows the action", "write 'action NAME [REWARDS]'")
-        self.open_choice(NO_LABEL if self.chain else word, self.state_reward + reward)
+        self.open_choice(NO_LABEL if self.chain else word, reward)
 
     def add_branch(self, line: str) -> None:
         target, colon, value = line.partition(":")
@@ -220,7 +220,7 @@ class Body:
             raise ParseError("a transition stands before the first state", "start with 'state 0'")
         if len(self.label) == self.choice_offset[-1]:
             self.implicit = True
-            self.open_choice(NO_LABEL, self.state_reward)
+            self.open_choice(NO_LABEL, 0.0)
         next_state = whole(target.strip(), "next state")
         if next_state >= self.header.num_states:
             raise ParseError(f"there is no state {next_state}", f"lead to one of the {self.header.num_states} states")
@@ -232,7 +232,7 @@ class Body:
 
     def open_choice(self, word: str, reward: float) -> None:
         self.label.append(self.labels.setdefault(word, len(self.labels)))
-        self.choice_reward.append(reward)
+        self.choice_reward.append(reward + self.state_reward if self.state_reward else reward)  # keeps -0.0 as it is
         self.branch_offset.append(len(self.next_state))
 
     def close_choice(self) -> None:

@@ -215,10 +215,10 @@ def read_reward(
     files: Files, rewards: Mapping[str, Any], wanted: str | None, sizes: dict[str, int], places: dict[str, Any]
 ) -> np.ndarray:
     """The reward of each branch: what its state, its choice and it itself are given."""
-    total = np.zeros(sizes["branches"])
+    total: np.ndarray | None = None
     place = choose_reward([reward.alias or name for name, reward in rewards.items()], wanted)
     if place is None:
-        return total
+        return np.zeros(sizes["branches"])
     name = list(rewards)[place]
     reward = rewards[name]
     if reward.probability_type is not None:
@@ -226,8 +226,8 @@ def read_reward(
     for entity in dict.fromkeys(reward.applies_to or []):
         values = numbers(files, f"annotations/rewards/{name}/{entity}/values.bin", reward.type, sizes[entity])
         if values is not None:
-            total = total + values[places[entity]]
-    return total
+            total = values[places[entity]] if total is None else total + values[places[entity]]
+    return np.zeros(sizes["branches"]) if total is None else total
 
 
 # ------------------------------------------------------------ binary files

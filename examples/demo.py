@@ -1,0 +1,64 @@
+"""Exact inference on three real inputs: `make demo`, or `python examples/demo.py [FOLDER]`.
+
+For each, the posterior over behaviour given that every decision is near-optimal; its pictures go to out/demo/NAME/.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import nearopt as no
+
+ROOT = Path(__file__).resolve().parents[1]
+INPUTS = (  # name, source, horizon, temperature, more temperatures to compare
+    ("lake", "gym:FrozenLake-v1", 40, 0.1, ()),
+    ("taxi", "gym:Taxi-v4", 24, 0.5, ()),
+    ("reach", "examples/reach.txt", 60, 0.3, (0.1, 0.6, 1.0)),
+)
+COLUMNS = "{:20} {:>7} {:>8} {:>12} {:>13} {:>9} {:>8}"
+
+
+def main(folder: Path) -> None:
+    print("Exact inference of near-optimal behaviour (optimism 1, flat prior)\n")
+    print(COLUMNS.format("input", "states", "horizon", "temperature", "log evidence", "P(goal)", "seconds"))
+    answers = []
+    for name, source, horizon, temperature, others in INPUTS:
+        start = time.perf_counter()
+        mdp = load(source)
+        posterior = no.infer(mdp, horizon, temperature=temperature)
+        log_evidence = posterior.log_partition
+        reached = posterior.state_probs[-1, goals(mdp)].sum()
+        seconds = time.perf_counter() - start
+        numbers = f"{log_evidence:.4f}", f"{reached:.5f}", f"{seconds:.2f}"
+        print(COLUMNS.format(source, f"{mdp.num_states:,}", horizon, temperature, *numbers), flush=True)
+        answers.append((name, posterior, [no.infer(mdp, horizon, temperature=other) for other in others]))
+    print("\nlog evidence: log p(every decision is optimal), in nats, up to the flat prior, which is not normalised.")
+    print("P(goal): probability, under the posterior, that the goal is reached by the end.")
+    print("seconds: reading, compiling, inferring.\n\nPictures")
+    for name, posterior, sweep in answers:
+        for path in draw(posterior, sweep, folder / name):
+            print(f"  {path}", flush=True)
+
+
+def load(source: str) -> no.MDP:
+    return no.MDP.from_gymnasium(source[4:]) if source.startswith("gym:") else no.load(ROOT / source)
+
+
+def goals(mdp: no.MDP) -> np.ndarray:
+    """(S,) bool: the terminal states that pay best on arrival. In a lake, a hole is an end and no goal."""
+    ends = mdp.terminal[mdp.next_state]
+    pays = np.full(mdp.num_states, -np.inf)
+    np.maximum.at(pays, mdp.next_state[ends], mdp.branch_reward[ends])
+    return mdp.terminal & (pays == pays.max())
+
+
+def draw(posterior: no.Posterior, sweep: list[no.Posterior], folder: Path) -> list[Path]:
+    from nearopt.figures import inference_figures
+
+    return inference_figures(posterior, folder, trajectories=posterior.sample(30, seed=0), sweep=sweep)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/demo"))
