@@ -69,19 +69,26 @@ def entropic_mean(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], 
 
     A row (along the first axis) without any p > 0 is −inf. Smooth in θ, also through 0; gradients are finite everywhere.
     """
-    xs, ps = slabs(x), slabs(probability)
-    possible = [p > 0 for p in ps]
     if is_zero(scale):
-        rows = zip(xs, ps, possible, strict=True)
+        possible = [p > 0 for p in slabs(probability)]
+        rows = zip(slabs(x), slabs(probability), possible, strict=True)
         mean = fold(jnp.add, [jnp.where(is_, p * jnp.where(is_, x, 0.0), 0.0) for x, p, is_ in rows])
         return Mean(mean, jnp.zeros_like(mean), jnp.ones_like(mean))
+    return curved_mean(x, probability, jnp.asarray(scale, x.dtype))
+
+
+@jax.custom_jvp
+def curved_mean(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Float[Array, ""]) -> Mean:
+    """`entropic_mean` at θ ≠ 0, or at a traced θ."""
+    xs, ps = slabs(x), slabs(probability)
+    possible = [p > 0 for p in ps]
     live = [is_ & (x > -jnp.inf) for x, is_ in zip(xs, possible, strict=True)]
     top = fold(jnp.maximum, [jnp.where(on, x, -jnp.inf) for x, on in zip(xs, live, strict=True)])
     bottom = fold(jnp.minimum, [jnp.where(on, x, jnp.inf) for x, on in zip(xs, live, strict=True)])
     any_live = top > -jnp.inf
     any_dead = fold(jnp.maximum, [is_ & ~on for is_, on in zip(possible, live, strict=True)])
     hopeless = ~any_live | (any_dead & (scale <= 0))
-    shift = lax.stop_gradient(jnp.where(any_live, jnp.where(scale > 0, top, bottom), 0.0))
+    shift = jnp.where(any_live, jnp.where(scale > 0, top, bottom), 0.0)
 
     d = [jnp.where(on, x - shift, 0.0) for x, on in zip(xs, live, strict=True)]  # θ d is never above 0
     p = [jnp.where(on, p, 0.0) for p, on in zip(ps, live, strict=True)]
@@ -98,6 +105,29 @@ def entropic_mean(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], 
     return Mean(mean, shift, total)
 
 
+@curved_mean.defjvp
+def curved_mean_jvp(primals: tuple, tangents: tuple) -> tuple[Mean, Mean]:
+    """dM = Σ ω dx + dθ KL(ω‖p)/θ² + Σ (e^h − 1)/θ dp, with ω the tilted probabilities and h = θ(x − M) = log ω/p.
+
+    With Σ p e^h = 1 the divergence is Σ p (h e^h − e^h + 1), every term at least 0: nothing cancels. dp sums to 0.
+    """
+    (x, probability, scale), (dx, dp, dscale) = primals, tangents
+    row = curved_mean(x, probability, scale)
+    weight = tilt(x, probability, scale, row)
+    live = (probability > 0) & (x > -jnp.inf) & (row.mean > -jnp.inf)
+    gap = jnp.where(live, x - jnp.where(row.mean > -jnp.inf, row.mean, 0.0), 0.0)
+    h = scale * gap
+    near = jnp.abs(h) < SERIES
+    theta = jnp.where(scale == 0, 1.0, scale)
+    bend = jnp.where(near, probability * gap**2 * polynomial(h, CHI), (weight * (h - 1) + probability) / theta**2)
+    grow = jnp.where(near, gap * polynomial(h, PHI), jnp.expm1(jnp.where(near, 0.0, h)) / theta)
+    zero = lambda terms: jnp.where(live, terms, 0.0).sum(axis=0)
+    dmean = zero(weight * dx) + zero(bend) * dscale + zero(grow * dp)
+    d = jnp.where(live, x - row.shift, 0.0)
+    dtotal = row.total * zero(weight * (scale * dx + d * dscale)) + zero(jnp.exp(scale * d) * dp)
+    return row, Mean(dmean, jnp.zeros_like(row.shift), dtotal)
+
+
 def tilt(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Scalar, row: Mean) -> Float[Array, "K ..."]:
     """The probabilities under which an entropic mean is taken: p exp(θ x), normalised; p where the mean is −inf."""
     if is_zero(scale):
@@ -109,6 +139,7 @@ def tilt(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Sc
 
 
 PHI = [1 / float(np.prod(np.arange(2.0, n + 2))) for n in range(9)]  # Σ y^n/(n+1)!
+CHI = [(n + 1) * c / (n + 2) for n, c in enumerate(PHI)]  # Σ (n+1) y^n/(n+2)!
 PSI = [(-1) ** n / (n + 1) for n in range(12)]
 
 
@@ -131,30 +162,52 @@ def soft_max(q: Float[Array, "J n"], log_prior: Float[Array, "J n"], temperature
     Where no action has a finite Q the policy is the prior, normalised (at τ = 0: uniform over the prior's support):
     there is nothing to choose by. A column without any action (log prior all −inf) has value −inf and policy 0.
     """
+    if not is_zero(temperature):
+        return soft(q, log_prior, jnp.asarray(temperature, q.dtype))
+    allowed = [p > -jnp.inf for p in slabs(log_prior)]
+    live = [a & (q > -jnp.inf) for q, a in zip(slabs(q), allowed, strict=True)]
+    best = fold(jnp.maximum, [jnp.where(on, q, -jnp.inf) for q, on in zip(slabs(q), live, strict=True)])
+    slack = TIES * jnp.max(jnp.where(jnp.isfinite(q), jnp.abs(q), 0.0), initial=0.0)
+    tied = [
+        jnp.where(best > -jnp.inf, on & (q >= best - slack), a).astype(q.dtype)
+        for q, on, a in zip(slabs(q), live, allowed, strict=True)
+    ]
+    return Soft(best, jnp.concatenate(tied) / jnp.maximum(fold(jnp.add, tied), 1.0))
+
+
+@jax.custom_jvp
+def soft(q: Float[Array, "J n"], log_prior: Float[Array, "J n"], temperature: Float[Array, ""]) -> Soft:
+    """`soft_max` at τ > 0."""
     qs, priors = slabs(q), slabs(log_prior)
-    allowed = [p > -jnp.inf for p in priors]
-    live = [a & (q > -jnp.inf) for q, a in zip(qs, allowed, strict=True)]
-    any_live = fold(jnp.maximum, live)
+    live = [(p > -jnp.inf) & (q > -jnp.inf) for q, p in zip(qs, priors, strict=True)]
     top = fold(jnp.maximum, [jnp.where(on, q, -jnp.inf) for q, on in zip(qs, live, strict=True)])
-    best = lax.stop_gradient(jnp.where(any_live, top, 0.0))
-    if is_zero(temperature):
-        size = jnp.max(jnp.stack([jnp.max(jnp.where(on, jnp.abs(q), 0.0), initial=0.0) for q, on in zip(qs, live, strict=True)]))
-        tied = [
-            jnp.where(any_live, on & (q >= best - TIES * size), a) for q, on, a in zip(qs, live, allowed, strict=True)
-        ]
-        tied = [t.astype(q.dtype) for t in tied]
-        return Soft(top, jnp.concatenate(tied) / jnp.maximum(fold(jnp.add, tied), 1.0))
+    any_live = top > -jnp.inf
+    best = jnp.where(any_live, top, 0.0)
     # shifted twice, by the best Q and by the largest exponent: a prior may be tiny where Q is large
-    rows = zip(qs, priors, live, strict=True)
-    logit = [jnp.where(on, jnp.where(on, q - best, 0.0) / temperature + p, -jnp.inf) for q, p, on in rows]
-    shift = lax.stop_gradient(jnp.where(any_live, fold(jnp.maximum, logit), 0.0))
-    weight = [jnp.exp(l - shift) for l in logit]
-    total = jnp.where(any_live, fold(jnp.add, weight), 1.0)
+    logit = [
+        jnp.where(any_live, jnp.where(on, jnp.where(on, q - best, 0.0) / temperature + p, -jnp.inf), p)
+        for q, p, on in zip(qs, priors, live, strict=True)
+    ]
+    top = fold(jnp.maximum, logit)
+    shift = jnp.where(top > -jnp.inf, top, 0.0)
+    total = jnp.where(top > -jnp.inf, fold(jnp.add, [jnp.exp(l - shift) for l in logit]), 1.0)
     value = jnp.where(any_live, best + temperature * (shift + jnp.log(total)), -jnp.inf)
-    prior = [jnp.exp(p - jnp.maximum(fold(jnp.maximum, priors), -1e300)) for p in priors]
-    fallback = [p / jnp.maximum(fold(jnp.add, prior), 1.0) for p in prior]
-    policy = [jnp.where(any_live, w / total, f) for w, f in zip(weight, fallback, strict=True)]
-    return Soft(value, jnp.concatenate(policy))
+    shift, total = lax.optimization_barrier((shift, total))  # or every action of the policy sums its row anew
+    return Soft(value, jnp.concatenate([jnp.exp(l - shift) / total for l in logit]))
+
+
+@soft.defjvp
+def soft_jvp(primals: tuple, tangents: tuple) -> tuple[Soft, Soft]:
+    """dV = Σ π (dQ + τ d log p) + dτ Σ π (log p − log π) and dπ = π (dl − Σ π dl), l = Q/τ + log p the logit."""
+    (q, log_prior, temperature), (dq, dp, dtemperature) = primals, tangents
+    value, policy = soft(q, log_prior, temperature)
+    any_live = value > -jnp.inf
+    live = (policy > 0) & (q > -jnp.inf) & any_live
+    gain = jnp.where(live, q - jnp.where(any_live, value, 0.0), 0.0) / temperature  # log π − log p
+    mean = lambda terms: (policy * terms).sum(axis=0)
+    dlogit = jnp.where(any_live, jnp.where(live, dq - gain * dtemperature, 0.0) / temperature + dp, dp)
+    dvalue = mean(jnp.where(live, dq + temperature * dp - gain * dtemperature, 0.0))
+    return Soft(value, policy), Soft(dvalue, policy * (dlogit - mean(dlogit)))
 
 
 def discounted(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Float[Array, " n"]:
@@ -172,7 +225,9 @@ def going_on(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Floa
         return gamma
     certain = (gamma == 1) | (gamma == 0)
     odds = jnp.log(jnp.where(certain, 0.5, gamma)) - jnp.log1p(-jnp.where(certain, 0.5, gamma))
-    return jnp.where(certain, gamma, jax.nn.sigmoid(odds + scale * value))
+    finite = value > -jnp.inf
+    gain = jnp.where(finite, scale * jnp.where(finite, value, 0.0), jnp.where(scale > 0, -jnp.inf, jnp.where(scale < 0, jnp.inf, 0.0)))
+    return jnp.where(certain, gamma, jax.nn.sigmoid(odds + gain))
 
 
 def scale_of(temperature: Scalar, optimism: Scalar) -> Scalar:
@@ -207,6 +262,7 @@ def backup(
     q, policy, branches, value = [], [], [], []
     for block, r, p in zip(blocks.blocks, reward, log_prior, strict=True):
         x = r + arrival.at[block.next_state].get(mode="promise_in_bounds")
+        x = x if is_zero(scale) else lax.optimization_barrier(x)  # exponentials are vectorised only away from a gather
         row = entropic_mean(x, block.probability, scale)
         q.append(jnp.where(block.available, row.mean, -jnp.inf))
         soft = soft_max(lax.optimization_barrier(q[-1]), p, temperature)

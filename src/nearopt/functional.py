@@ -97,21 +97,22 @@ def infer(
     traced = {"temperature": temperature, "optimism": optimism}
     limits = {name: traced.pop(name) for name in list(traced) if is_zero(traced[name])}
     traced |= {"reward": reward, "log_prior": log_prior, "final_value": final_value}
-    function = lambda arguments: whole(mdp, make_problem(mdp, horizon, **arguments, **limits))
+    function = lambda arguments: whole(make_problem(mdp, horizon, **arguments, **limits))
     return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
 
 
-def whole(mdp: MDP, problem: Problem) -> Inference:
+@eqx.filter_jit
+def whole(problem: Problem) -> Inference:
     """Everything there is to infer."""
     values = backward(problem)
     public = jax.vmap(problem.blocks.to_states)
-    masses = public(smoothed(problem, mdp.incoming, values))
+    masses = public(smoothed(problem, values))
     q, policy = over_time(problem, values)
     return Inference(
         value=public(values),
         q=q,
         policy=policy,
-        log_forward=public(filtered(problem, mdp.incoming, values).log_forward),
+        log_forward=public(filtered(problem, values).log_forward),
         state_probs=masses,
         state_action_probs=masses[:-1, :, None] * policy,
         log_partition=first_state(problem, values[0]).log_partition,

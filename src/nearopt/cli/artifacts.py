@@ -37,14 +37,10 @@ def write(
     """Pictures, posterior.safetensors and summary.json; returns their paths."""
     import safetensors.numpy
 
+    from nearopt.cli.summary import policy_of
     from nearopt.figures import inference_figures
     from nearopt.mdp.files.atomic import write_atomically
 
-    arrays = dict(value=post.value, state_probs=post.state_probs, log_forward=post.log_forward)
-    if post.horizon * post.mdp.num_states * post.mdp.num_actions <= MOST_ENTRIES:
-        arrays["policy"] = post.policy
-    if trajectories is not None:
-        arrays |= dict(sampled_state=trajectories.state, sampled_action=trajectories.action)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -52,6 +48,11 @@ def write(
         raise FileAccessError(f"cannot make the folder {folder} ({error.strerror})", mend) from None
     pictures = inference_figures(post, folder, trajectories=trajectories, sweep=sweep)
     files = [*map(str, pictures), str(folder / "posterior.safetensors"), str(folder / "summary.json")]
+    arrays = dict(value=post.value, state_probs=post.state_probs, log_forward=post.log_forward)
+    if post.horizon * post.mdp.num_states * post.mdp.num_actions <= MOST_ENTRIES:
+        arrays["policy"] = policy_of(post)
+    if trajectories is not None:
+        arrays |= dict(sampled_state=trajectories.state, sampled_action=trajectories.action)
     # copies: safetensors writes the memory as it lies, whatever the strides
     write_atomically(files[-2], safetensors.numpy.save({name: array.copy("C") for name, array in arrays.items()}))
     write_atomically(files[-1], f"{to_json(report | dict(files=files), indent=2)}\n".encode())

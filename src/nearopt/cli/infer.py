@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from nearopt.cli.machine import memory
 from nearopt.cli.options import Json, Source, named, parse
-from nearopt.mdp.errors import HorizonError
+from nearopt.mdp.errors import HorizonError, SampleSizeError
 
 if TYPE_CHECKING:
     from nearopt.inference.posterior import Posterior
@@ -91,6 +91,7 @@ def answer(options: Options, tell: Callable[[str], None]) -> tuple[dict[str, Any
     prior = read_prior(options.prior)
     mdp = load_source(options.source, options.env_kwargs)
     check_memory(mdp.num_states, options.horizon)
+    check_samples(options)
     if options.out:
         check_folder(options.out)
     tell("loading JAX")
@@ -118,3 +119,9 @@ def check_memory(num_states: int, horizon: int) -> None:
     if have is not None and need > have:
         what = f"{horizon:,} decisions in {num_states:,} states need {need / 2**30:,.0f} GiB of memory"
         raise HorizonError(f"{what}, and there are {have / 2**30:,.0f}", "shorten the horizon")
+
+
+def check_samples(options: Options) -> None:
+    for name, value in (("samples", options.samples), ("seed", options.seed)):
+        if value < 0:
+            raise SampleSizeError(f"--{name} is {value}", "give a whole number, at least 0")

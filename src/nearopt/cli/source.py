@@ -40,7 +40,8 @@ def load_source(source: str, pairs: Sequence[str] = ()) -> "MDP":
             mdp = load_gymnasium(name, options)
         for warning in caught:
             if issubclass(warning.category, UserWarning):
-                print("nearopt: warning:", plain_text(str(warning.message)), file=sys.stderr)
+                text = plain_text(str(warning.message)).removeprefix("WARN: ")
+                print("nearopt: warning:", text, file=sys.stderr)
         return mdp
     if re.fullmatch(r"[A-Z]\w*-v\d+", source) and not Path(source).exists():
         raise MissingFileError(f"{source} does not exist", f"a Gymnasium environment is written gym:{source}")
@@ -65,7 +66,9 @@ def load_gymnasium(name: str, options: dict[str, Any]) -> "MDP":
     try:
         spec = gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError, ValueError) as error:
-        raise UnknownEnvironmentError(f"gym:{name}: {plain_text(str(error))}", "check the id") from None
+        near = difflib.get_close_matches(name, gymnasium.registry, n=1)
+        mend = f"write gym:{near[0]}, perhaps" if near else "check the id"
+        raise UnknownEnvironmentError(f"gym:{name}: {plain_text(str(error))}", mend) from None
     check_options(name, spec, options)
     try:
         env = gymnasium.make(spec, **options)

@@ -31,7 +31,12 @@ def small_arrays(post: Posterior) -> dict[str, np.ndarray]:
     """What JSON holds of a small model."""
     if max(post.mdp.num_states, post.horizon) > SMALL:
         return {}
-    return dict(value=post.value, state_probs=post.state_probs, policy=post.policy)
+    return dict(value=post.value, state_probs=post.state_probs, policy=policy_of(post))
+
+
+def policy_of(post: Posterior) -> np.ndarray:
+    """`post.policy`, by the function that is already compiled for single steps."""
+    return np.stack([post.policy_at(t) for t in range(post.horizon)])
 
 
 def meaning(post: Posterior) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Pictures of results. Needs matplotlib, the extra `nearopt[figures]`; touches neither pyplot nor any global setting."""
+"""Pictures of results. Needs matplotlib (the extra `nearopt[figures]`), but neither pyplot nor any global setting."""
 
 from importlib.util import find_spec
 

@@ -1,5 +1,6 @@
 """Where things go: the cells of a grid, the moments worth a panel, the states worth a row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ MOST_COLUMNS = 400  # moments in a picture with a time axis
 
 @dataclass(frozen=True)
 class Lattice:
-    """The cells of a grid: row and column (S,) of each state, shape (rows, columns). Places without a state are walls."""
+    """The cells of a grid: row and column (S,) of each state, shape (rows, columns). The other places are walls."""
 
     row: np.ndarray
     column: np.ndarray
@@ -80,12 +81,13 @@ def acting(posterior: Answer) -> np.ndarray:
     return posterior.state_probs @ (~posterior.mdp.terminal).astype(float)
 
 
-def ended(posterior: Answer) -> np.ndarray:
-    """(T+1,) probability of being in a terminal state."""
-    return posterior.state_probs @ posterior.mdp.terminal.astype(float)
+def ended(posterior: Answer) -> tuple[np.ndarray, np.ndarray]:
+    """(T+1,) probabilities of being in a goal, and in another terminal state."""
+    best, other = goals(posterior.mdp)
+    return posterior.state_probs[:, best].sum(1), posterior.state_probs[:, other].sum(1)
 
 
-def moments(posterior: Answer, count: int = 5) -> np.ndarray:
+def moments(posterior: Answer, count: int) -> np.ndarray:
     """Up to `count` time steps worth a panel: spread over the time in which somebody still acts, and the last one."""
     going = np.flatnonzero(acting(posterior) > 0.02)
     busy = int(going[-1]) if len(going) else posterior.horizon
@@ -97,6 +99,15 @@ def moments(posterior: Answer, count: int = 5) -> np.ndarray:
 def thin(horizon: int, count: int) -> np.ndarray:
     """Up to `count` time steps from 0 to horizon, both included, evenly spread."""
     return np.unique(np.round(np.linspace(0, horizon, count)).astype(int))
+
+
+def brightest(posterior: Answer, times: np.ndarray | list[int], states: np.ndarray | slice = slice(None)) -> float:
+    """The largest probability of a state that is not terminal, after the first moment: what a colour scale should span.
+
+    Known starts and goals hold a probability of one for a moment and for ever, beside which all else would be dark.
+    """
+    free = ~posterior.mdp.terminal[states]
+    return max((float(posterior.state_probs[t][states][free].max(initial=0.0)) for t in times if t > 0), default=0.0)
 
 
 def middle(posterior: Answer) -> int:
@@ -111,12 +122,12 @@ def visits(posterior: Answer) -> np.ndarray:
     return posterior.state_probs.sum(axis=0)
 
 
-def busiest(posterior: Answer, count: int = 40) -> np.ndarray:
-    """The `count` most visited states, in the order of the mean time at which they are visited."""
-    total = visits(posterior)
+def busiest(answers: Sequence[Answer], count: int) -> np.ndarray:
+    """The `count` states that are most visited in all answers together, in the order of the mean time of visits."""
+    total = np.sum([visits(answer) for answer in answers], axis=0)
     chosen = np.argsort(-total, kind="stable")[:count]
     chosen = chosen[total[chosen] > 0]
-    clock = np.arange(posterior.horizon + 1.0) @ posterior.state_probs
+    clock = np.sum([np.arange(len(answer.state_probs)) @ answer.state_probs for answer in answers], axis=0)
     return chosen[np.argsort(clock[chosen] / total[chosen], kind="stable")]
 
 

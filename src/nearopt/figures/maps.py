@@ -5,13 +5,23 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import Normalize, to_rgba
+from matplotlib.colors import Colormap, Normalize, to_rgba
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.path import Path as Outline
 
-from nearopt.figures.canvas import EMPTY, GOAL, HATCHED, LOG_MAP, PROBABILITY_MAP, START, WALL, probability_norm
+from nearopt.figures.canvas import (
+    EMPTY,
+    GOAL,
+    HATCHED,
+    LOG_MAP,
+    PROBABILITY_MAP,
+    REWARD_MAP,
+    START,
+    WALL,
+    probability_norm,
+)
 from nearopt.figures.layout import goals, require_lattice, state_reward, visits
 from nearopt.figures.results import Answer, World
 
@@ -19,7 +29,13 @@ MOST_MARKS = 300
 
 
 def draw_map(
-    mdp: World, values: Any, *, ax: Axes, norm: Normalize | None = None, cmap: str = LOG_MAP, blank: Any = None
+    mdp: World,
+    values: Any,
+    *,
+    ax: Axes,
+    norm: Normalize | None = None,
+    cmap: str | Colormap = LOG_MAP,
+    blank: Any = None,
 ) -> AxesImage:
     """One number per state as coloured cells; returns the image, whose array is `values` laid out on the grid.
 
@@ -30,7 +46,9 @@ def draw_map(
     rows, columns = lattice.shape
     blank = np.zeros(mdp.num_states, bool) if blank is None else np.asarray(blank)
     extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    ax.add_patch(Rectangle((-0.5, -0.5), columns, rows, facecolor="white", edgecolor=HATCHED, hatch="////", lw=0, zorder=0))
+    ax.add_patch(
+        Rectangle((-0.5, -0.5), columns, rows, facecolor="white", edgecolor=HATCHED, hatch="////", lw=0, zorder=0)
+    )
     ground = np.zeros((rows, columns, 4))
     ground[lattice.wall] = to_rgba(WALL)
     ground[lattice.row[blank], lattice.column[blank]] = to_rgba("white")
@@ -53,31 +71,37 @@ def draw_marks(mdp: World, *, ax: Axes) -> list[PolyCollection]:
     """Starts as discs, goals as stars, other terminal states (those whose arrival pays less) as crosses."""
     lattice = require_lattice(mdp)
     best, other = goals(mdp)
-    radius = max(0.38, 0.011 * max(lattice.shape))  # at least about a fiftieth of the picture
+    cell = min(ax.bbox.width / lattice.shape[1], ax.bbox.height / lattice.shape[0]) * 72 / ax.figure.dpi  # points
+    radius = max(0.2, 4.5 / cell)  # a fifth of a cell, but to be seen in the smallest panel too
+    edge = min(0.8, 0.12 * radius * cell)
     drawn = []
     for states, outline, colour in (
-        (np.flatnonzero(mdp.initial), Outline.unit_circle(), START),
+        (np.flatnonzero(mdp.initial), Outline.unit_regular_polygon(48), START),
         (other, CROSS, "white"),
         (best, Outline.unit_regular_star(5, innerCircle=0.45), GOAL),
     ):
         if 0 < len(states) <= MOST_MARKS:
             ring = outline.to_polygons(closed_only=True)[0] * (radius, -radius)
             centre = np.stack([lattice.column[states], lattice.row[states]], 1)
-            marks = PolyCollection(ring + centre[:, None], facecolors=colour, edgecolors="black", linewidths=0.8, zorder=6)
+            marks = PolyCollection(
+                ring + centre[:, None], facecolors=colour, edgecolors="black", linewidths=edge, zorder=6
+            )
             drawn.append(ax.add_collection(marks, autolim=False))
     return drawn
 
 
-PLUS = np.array([(1, 1), (1, 4), (-1, 4), (-1, 1), (-4, 1), (-4, -1), (-1, -1), (-1, -4), (1, -4), (1, -1), (4, -1), (4, 1), (1, 1)])
+PLUS = np.array(
+    [(1, 1), (1, 4), (-1, 4), (-1, 1), (-4, 1), (-4, -1), (-1, -1), (-1, -4), (1, -4), (1, -1), (4, -1), (4, 1), (1, 1)]
+)
 CROSS = Outline(PLUS @ np.array([(1, 1), (-1, 1)]) / 5)
 
 
-def legend_handles(mdp: World, *, impossible: bool = False, blank: bool = False) -> list[Any]:
+def legend_handles(mdp: World, *, impossible: bool = False, blank: bool = False, rare: bool = False) -> list[Any]:
     """What the marks of a map mean, for a legend."""
     lattice = require_lattice(mdp)
     best, other = goals(mdp)
     mark = dict(linestyle="", markeredgecolor="black", markersize=11)
-    stays = " (where the walk ends: not on the scale)" if blank else ""
+    stays = " (not on the scale of visits)" if blank else ""
     handles: list[Any] = [Line2D([], [], marker="o", color=START, label="start", **mark)]
     if len(best):
         handles.append(Line2D([], [], marker="*", color=GOAL, label=f"goal{stays}", **{**mark, "markersize": 15}))
@@ -85,6 +109,8 @@ def legend_handles(mdp: World, *, impossible: bool = False, blank: bool = False)
         handles.append(Line2D([], [], marker="X", color="white", label="other terminal state", **mark))
     if lattice.wall.any():
         handles.append(Patch(facecolor=WALL, label="wall"))
+    if rare:
+        handles.append(Patch(facecolor=EMPTY, label="expected visits < 0.01: not drawn"))
     if impossible:
         handles.append(Patch(facecolor="white", edgecolor=HATCHED, hatch="////", label=r"impossible ($-\infty$)"))
     return handles
@@ -99,7 +125,8 @@ def draw_world(mdp: World, *, ax: Axes) -> AxesImage:
     reward, _ = state_reward(mdp)
     known = reward[~np.isnan(reward)]
     blank = np.isnan(reward) | (len(known) > 0 and known.min() == known.max())
-    image = draw_map(mdp, reward, ax=ax, blank=blank)
+    largest = float(np.abs(known[np.isfinite(known)]).max(initial=0.0)) or 1.0
+    image = draw_map(mdp, reward, ax=ax, norm=Normalize(-largest, largest), cmap=REWARD_MAP, blank=blank)
     rows, columns = require_lattice(mdp).shape
     if rows + columns <= 150:
         style = dict(color=EMPTY, lw=0.8, zorder=3)
@@ -130,11 +157,11 @@ def draw_marginal(posterior: Answer, t: int, *, ax: Axes, norm: Normalize | None
     return draw_map(posterior.mdp, posterior.state_probs[t], ax=ax, norm=norm, cmap=PROBABILITY_MAP)
 
 
-def draw_visits(posterior: Answer, *, ax: Axes, norm: Normalize | None = None, cmap: str = PROBABILITY_MAP) -> AxesImage:
+def draw_visits(
+    posterior: Answer, *, ax: Axes, norm: Normalize | None = None, cmap: str = PROBABILITY_MAP
+) -> AxesImage:
     """Expected visits Σ_t p(s_t | O_1:T); terminal states, where visits only count the time that is left, are white."""
     terminal = posterior.mdp.terminal
     total = visits(posterior)
     norm = norm or probability_norm(float(total[~terminal].max(initial=0.0)))
     return draw_map(posterior.mdp, total, ax=ax, norm=norm, cmap=cmap, blank=terminal)
-
-

@@ -4,19 +4,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from nearopt.figures.canvas import (
+    PALE_MAP,
     SMALL,
     WIDTH,
     colour_bar,
-    headline,
     log_norm,
     name_panel,
-    new_figure,
+    new_page,
     probability_norm,
 )
-from nearopt.figures.layout import Lattice, ended, middle, moments, require_lattice, state_reward, visits
+from nearopt.figures.layout import Lattice, brightest, ended, middle, moments, require_lattice, state_reward, visits
 from nearopt.figures.maps import (
     draw_backward,
     draw_forward,
@@ -26,18 +26,22 @@ from nearopt.figures.maps import (
     legend_handles,
     log_backward,
 )
-from nearopt.figures.paths import draw_policy, draw_trajectories
+from nearopt.figures.paths import check_paths, draw_policy, draw_trajectories, reached_states, window
 from nearopt.figures.results import Answer, Paths
 from nearopt.figures.words import (
+    arrivals,
     backward_words,
     forward_words,
     marginal_words,
-    percent,
+    moment,
+    paths_title,
+    policy_title,
     settings,
     visits_label,
 )
 
 Page = tuple[str, Figure]
+MOMENTS = 6  # small multiples over time, the same in every page
 
 
 def grid_pages(posterior: Answer, trajectories: Paths | None, sweep: Sequence[Answer]) -> Iterator[Page]:
@@ -56,32 +60,26 @@ def grid_pages(posterior: Answer, trajectories: Paths | None, sweep: Sequence[An
 # ---------------------------------------------------------------- shapes
 def big_size(lattice: Lattice) -> tuple[float, float]:
     """Width and height of a page with one map."""
-    height = np.clip((WIDTH - 2) / lattice.aspect, 2.0, 8.0)
-    width = np.clip(height * lattice.aspect, 7.0, WIDTH - 2)
-    return float(width) + 2, float(height) + 1.8
+    height = float(np.clip((WIDTH - 1) / lattice.aspect, 2.0, 7.0))
+    return float(np.clip(height * lattice.aspect + 1, 10.0, WIDTH)), height + 2.2
 
 
-def columns_for(lattice: Lattice, count: int) -> int:
-    """How many maps stand side by side."""
-    if lattice.aspect > 5:
-        return 1
-    return min(count, 3 if lattice.aspect > 1.4 else 5)
-
-
-def panels(lattice: Lattice, count: int, width: float = WIDTH) -> tuple[Figure, np.ndarray]:
-    """A page of equal maps."""
-    across = columns_for(lattice, count)
+def panels(posterior: Answer, count: int, title: str, line: str) -> tuple[Figure, SubFigure, np.ndarray]:
+    """A page of `count` equal maps."""
+    lattice = require_lattice(posterior.mdp)
+    across = min(count, columns_for(lattice))
     down = -(-count // across)
-    each = np.clip((width - 1.5) / across / lattice.aspect, 0.5, 5.0)
-    figure = new_figure(width, float(each + 0.4) * down + 1.8)
-    axes = figure.subplots(down, across, squeeze=False).reshape(-1)
+    each = np.clip((WIDTH - 0.3) / max(across, 2) / lattice.aspect, 0.5, 4.5)
+    figure, body = new_page(WIDTH, float(each + 0.45) * down + 2.1, title, line)
+    axes = body.subplots(down, across, squeeze=False).reshape(-1)
     for spare in axes[count:]:
         spare.remove()
-    return figure, axes[:count]
+    return figure, body, axes[:count]
 
 
-def moment(posterior: Answer, t: int) -> str:
-    return f"t = {t:,}" if t < posterior.horizon else f"t = T = {t:,}"
+def columns_for(lattice: Lattice) -> int:
+    """How many maps stand side by side."""
+    return 1 if lattice.aspect > 5 else 3 if lattice.aspect > 1.4 else MOMENTS
 
 
 def legend(figure: Figure, posterior: Answer, **which: bool) -> None:
@@ -93,32 +91,34 @@ def legend(figure: Figure, posterior: Answer, **which: bool) -> None:
 def world_page(posterior: Answer) -> Figure:
     """The world, with its rewards where they vary."""
     mdp = posterior.mdp
-    figure = new_figure(*big_size(require_lattice(mdp)))
-    ax = figure.subplots()
-    image = draw_world(mdp, ax=ax)
     reward, what = state_reward(mdp)
     known = np.unique(reward[~np.isnan(reward)])
-    same = "" if len(known) != 1 else f"   every step pays {known[0]:g}"
-    counts = f"{mdp.num_states:,} states   {mdp.num_actions} actions{same}"
-    headline(figure, "The world", counts)
+    same = f"   every step pays {known[0]:g}" if len(known) == 1 else ""
+    line = f"{mdp.num_states:,} states   {mdp.num_actions} actions{same}"
+    figure, body = new_page(*big_size(require_lattice(mdp)), "The world", line)
+    ax = body.subplots()
+    image = draw_world(mdp, ax=ax)
     if len(known) > 1:
-        colour_bar(figure, image, ax, f"reward {what}")
+        bar = colour_bar(body, image, ax, f"reward {what}   [units of reward]")
+        finite = np.append(known[np.isfinite(known)], 0.0)
+        (bar.ax.set_xlim if bar.orientation == "horizontal" else bar.ax.set_ylim)(finite.min(), finite.max())
     legend(figure, posterior, impossible=bool(np.isneginf(known).any()))
     return figure
 
 
-def messages_page(posterior: Answer, draw: Callable[..., Any], row: Callable[[int], np.ndarray], words: tuple) -> Figure:
+def messages_page(
+    posterior: Answer, draw: Callable[..., Any], row: Callable[[int], np.ndarray], words: tuple
+) -> Figure:
     """Log messages at a few moments on one colour scale."""
     title, label = words
-    times = moments(posterior)
-    figure, axes = panels(require_lattice(posterior.mdp), len(times))
-    rows = [row(int(t)) for t in times]
+    times = moments(posterior, MOMENTS).tolist()
+    figure, body, axes = panels(posterior, len(times), title, settings(posterior))
+    rows = [row(t) for t in times]
     norm, cut = log_norm(rows)
     for ax, t in zip(axes, times, strict=True):
-        image = draw(posterior, int(t), ax=ax, norm=norm)
-        name_panel(ax, moment(posterior, int(t)))
-    headline(figure, title, settings(posterior))
-    colour_bar(figure, image, axes, label, extend="min" if cut else "neither")
+        image = draw(posterior, t, ax=ax, norm=norm)
+        name_panel(ax, moment(posterior, t))
+    colour_bar(body, image, list(axes), label, extend="min" if cut else "neither")
     legend(figure, posterior, impossible=any(np.isneginf(r).any() for r in rows))
     return figure
 
@@ -135,76 +135,75 @@ def forward_page(posterior: Answer) -> Figure:
 
 def posterior_page(posterior: Answer) -> Figure:
     """Expected visits, large, and the state probabilities at a few moments."""
-    lattice = require_lattice(posterior.mdp)
-    times, finished = moments(posterior), ended(posterior)
-    wide = lattice.aspect > 1.4
-    height = (WIDTH - 3) / lattice.aspect + (WIDTH - 2) / 5 / lattice.aspect + 2.6 if wide else 7.0
-    figure = new_figure(WIDTH, float(np.clip(height, 4.5, 10.5)))
-    if wide:
-        top, bottom = figure.subfigures(2, 1, height_ratios=(4, 1.45), hspace=0.02)
-        small = bottom.subplots(1, len(times), squeeze=False).reshape(-1)
-    else:
-        top, bottom = figure.subfigures(1, 2, width_ratios=(1, 1.1), wspace=0.02)
-        small = bottom.subplots(2, 3).reshape(-1)
-    large = top.subplots()
-    image = draw_visits(posterior, ax=large)
-    name_panel(large, f"summed over time; {percent(finished[-1])} end in a terminal state")
-    colour_bar(top, image, large, visits_label(posterior))
+    lattice, times = require_lattice(posterior.mdp), moments(posterior, MOMENTS).tolist()
     title, label = marginal_words(posterior)
-    norm = probability_norm(float(posterior.state_probs[times].max()))
+    across = {1: 1, 3: 2}.get(columns_for(lattice), 3)
+    down = -(-len(times) // across)
+    height = down * (6.2 / across / lattice.aspect + 0.65) + 1.6
+    figure, body = new_page(16.0, float(np.clip(height, 6.0, 8.5)), title, settings(posterior))
+    left, right = body.subfigures(1, 2, width_ratios=(1.2 if across < 3 else 1.0, 1), wspace=0.02)
+    large = left.subplots()
+    image = draw_visits(posterior, ax=large)
+    goal, other = ended(posterior)
+    name_panel(large, "summed over time")
+    colour_bar(left, image, large, visits_label(posterior), location="left", aspect=30)
+    norm = probability_norm(brightest(posterior, times))
+    small = right.subplots(down, across, squeeze=False).reshape(-1)
     for ax, t in zip(small, times, strict=False):
-        image = draw_marginal(posterior, int(t), ax=ax, norm=norm)
-        name_panel(ax, f"{moment(posterior, int(t))}\n{percent(finished[t])} at the end")
+        image = draw_marginal(posterior, t, ax=ax, norm=norm)
+        arrived = arrivals(goal[t], other[t], posterior.mdp)
+        name_panel(ax, "\n".join(filter(None, (moment(posterior, t), arrived))))
     for spare in small[len(times) :]:
         spare.remove()
-    colour_bar(bottom, image, small[: len(times)], label)
-    headline(figure, title, settings(posterior))
+    colour_bar(right, image, list(small[: len(times)]), label, location="right", aspect=30, extend="max")
     legend(figure, posterior, blank=True)
     return figure
 
 
+def path_words(posterior: Answer, trajectories: Paths) -> str:
+    drawn = check_paths(posterior.mdp, trajectories)
+    return paths_title(len(trajectories.state), len(drawn), drawn.shape[1] < trajectories.state.shape[1])
+
+
 def trajectories_page(posterior: Answer, trajectories: Paths) -> Figure:
-    """Sampled trajectories over the expected visits."""
-    figure = new_figure(*big_size(require_lattice(posterior.mdp)))
-    ax = figure.subplots()
-    image = draw_visits(posterior, ax=ax, cmap="Greys")
-    drawn = draw_trajectories(posterior.mdp, trajectories, ax=ax)
-    colour_bar(figure, image, ax, visits_label(posterior))
-    headline(figure, f"{len(drawn.get_paths())} sampled trajectories", settings(posterior))
+    """Trajectories over the expected visits."""
+    title = path_words(posterior, trajectories)
+    figure, body = new_page(*big_size(require_lattice(posterior.mdp)), title, settings(posterior))
+    ax = body.subplots()
+    image = draw_visits(posterior, ax=ax, cmap=PALE_MAP)
+    draw_trajectories(posterior.mdp, trajectories, ax=ax)
+    colour_bar(body, image, ax, visits_label(posterior))
     legend(figure, posterior)
     return figure
 
 
 def policy_page(posterior: Answer) -> Figure:
     """The policy at the first decision and at one on the way."""
-    lattice = require_lattice(posterior.mdp)
     times = sorted({0, middle(posterior)})
-    stacked = lattice.aspect > 1.4
-    width, height = big_size(lattice)
-    if stacked:
-        figure = new_figure(width, min(2 * (height - 1.8), 11.0) + 2)
-        axes = figure.subplots(len(times), 1, squeeze=False).reshape(-1)
-    else:
-        figure = new_figure(WIDTH, float(np.clip((WIDTH - 1) / 2 / lattice.aspect, 3, 9)) + 1.8)
-        axes = figure.subplots(1, len(times), squeeze=False).reshape(-1)
-    for ax, t in zip(axes, times, strict=True):
+    down = len(times) if require_lattice(posterior.mdp).aspect > 1.4 else 1
+    across = len(times) // down
+    reached, late = reached_states(posterior), False
+    rows, columns = window(posterior.mdp, reached)
+    each = float(np.clip((WIDTH - 0.3) / across * np.ptp(rows) / np.ptp(columns), 1.5, 6.5))
+    title = f"{policy_title(posterior)}: length and opacity of an arrow are the probability of its action"
+    figure, body = new_page(WIDTH, (each + 0.45) * down + 1.6, title, settings(posterior))
+    for ax, t in zip(body.subplots(down, across, squeeze=False).reshape(-1), times, strict=True):
         draw_policy(posterior, t, ax=ax)
+        late |= bool(np.isneginf(posterior.value[t][reached]).any())
         name_panel(ax, rf"$\pi_t(a\,|\,s)$ at t = {t:,}")
-    headline(figure, "The policy: length and opacity of an arrow are the probability of the action", settings(posterior))
-    legend(figure, posterior)
+    legend(figure, posterior, rare=True, impossible=late)
     return figure
 
 
 def temperature_page(answers: Sequence[Answer]) -> Figure:
     """Expected visits at each temperature, on one colour scale."""
-    lattice = require_lattice(answers[0].mdp)
-    figure, axes = panels(lattice, len(answers))
-    total = [np.where(a.mdp.terminal, 0.0, visits(a)).max() for a in answers]
-    norm = probability_norm(float(max(total)))
+    line = settings(answers[0], temperature=False)
+    figure, body, axes = panels(answers[0], len(answers), "The effect of temperature", line)
+    norm = probability_norm(max(float(visits(a)[~a.mdp.terminal].max(initial=0.0)) for a in answers))
     for ax, answer in zip(axes, answers, strict=True):
         image = draw_visits(answer, ax=ax, norm=norm)
-        name_panel(ax, rf"$\tau$ = {answer.temperature:g}" + f"   ({percent(ended(answer)[-1])} end)")
-    headline(figure, "The effect of temperature", settings(answers[0], temperature=False))
-    colour_bar(figure, image, axes, visits_label(answers[0]))
+        arrived = arrivals(*(p[-1] for p in ended(answer)), answer.mdp)
+        name_panel(ax, "\n".join(filter(None, (rf"$\tau$ = {answer.temperature:g}", arrived))))
+    colour_bar(body, image, list(axes), visits_label(answers[0]))
     legend(figure, answers[0], blank=True)
     return figure

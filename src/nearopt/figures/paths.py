@@ -3,17 +3,18 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection, LineCollection
-from matplotlib.colors import to_rgba
+from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.quiver import Quiver
 
-from nearopt.figures.canvas import COLOURS, EMPTY
-from nearopt.figures.layout import Lattice, directions, require_lattice, visits
+from nearopt.figures.canvas import COLOURS, EMPTY, WALL
+from nearopt.figures.layout import directions, goals, require_lattice, visits
 from nearopt.figures.maps import draw_map
 from nearopt.figures.results import Answer, Paths, World
 from nearopt.mdp.errors import StateRangeError
 
 MOST_LINES, MOST_STEPS, MOST_ARROWS = 100, 2_000, 2_500
 REACHED = 0.01  # expected visits from which on a state is worth an arrow
+RIM = 0.85  # how far around the grid, from the centre of its outer cells, arrows against its edge have room
 FAINTEST = 0.02  # the least probability that an arrow is drawn for
 
 
@@ -39,12 +40,16 @@ def draw_trajectories(
     place = np.stack([lattice.column, lattice.row], 1).astype(float)
     rng = np.random.default_rng(0)
     shift = rng.uniform(-jitter, jitter, (len(states), 1, 2))
-    shake = rng.uniform(-jitter / 4, jitter / 4, (*states.shape, 2))
+    shake = rng.uniform(-jitter / 8, jitter / 8, (*states.shape, 2))
     points = place[states] + shift + shake
     lines = [line[row >= 0] for line, row in zip(points, states, strict=True)]
-    alpha = float(np.clip(4 / max(len(lines), 1) ** 0.6, 0.15, 0.9))
-    drawn = LineCollection(lines, colors=colour, alpha=alpha, linewidths=1.6, joinstyle="round", zorder=4)
+    drawn = LineCollection(lines, colors=colour, alpha=line_alpha(states), linewidths=1.6, joinstyle="round", zorder=4)
     return ax.add_collection(drawn, autolim=False)
+
+
+def line_alpha(states: np.ndarray) -> float:
+    """Opacity of the lines: the more there is to draw, the less."""
+    return float(np.clip(15 / np.sqrt(max((states >= 0).sum(), 1)), 0.12, 0.9))
 
 
 def reached_states(posterior: Answer) -> np.ndarray:
@@ -55,27 +60,31 @@ def reached_states(posterior: Answer) -> np.ndarray:
 
 
 def draw_policy(posterior: Answer, t: int, *, ax: Axes, zoom: bool = True) -> Quiver:
-    """π_t(a|s) as arrows: length and opacity are the probability, p = 1 reaches the edge of the cell.
+    """π_t(a|s) as arrows: length and opacity are the probability, p = 1 is 0.7 of a cell long.
 
-    Only states with at least 0.01 expected visits have arrows, all others are light grey; `zoom` shows no more of the
-    grid than they need. An action that stays is drawn as a dot. Returns the arrows, none below probability 0.02.
+    Only states with at least 0.01 expected visits have arrows, all others are light grey; states from which success is
+    impossible at t are hatched. `zoom` shows no more of the grid than that. An action that stays is drawn as a dot.
+    Returns the arrows, none below probability 0.02.
     """
     mdp, lattice = posterior.mdp, require_lattice(posterior.mdp)
     states = reached_states(posterior)
     seen = np.zeros(mdp.num_states, bool)
     seen[states] = True
-    image = draw_map(mdp, np.where(seen | mdp.terminal, np.nan, 0.0), ax=ax, blank=seen | mdp.terminal)
-    image.set_cmap(flat(EMPTY))
+    lost = np.isneginf(posterior.value[t]) & ~mdp.terminal
+    blank = (seen & ~lost) | mdp.terminal
+    draw_map(mdp, np.where(seen | blank, np.nan, 0.0), ax=ax, cmap=ListedColormap([EMPTY]), blank=blank)
+    states = states[~lost[states]]
     probability = posterior.policy_at(t)[states]
     unit = directions(mdp, lattice, states)
     centre = np.stack([lattice.column[states], lattice.row[states]], 1).astype(float)
     centre = np.broadcast_to(centre[:, None], unit.shape)
     strong = probability >= FAINTEST
     moves = strong & (np.abs(unit).sum(2) > 0)
-    arrow = unit[moves] * (0.5 * probability[moves])[:, None]
+    arrow = unit[moves] * (0.7 * probability[moves])[:, None]
+    tail = centre[moves] + 0.06 * unit[moves]
     drawn = ax.quiver(
-        *centre[moves].T, *arrow.T, color=shades(probability[moves]), angles="xy", scale_units="xy", scale=1,
-        width=0.12, units="xy", headwidth=2.6, headlength=2.2, headaxislength=2.2, minlength=0, zorder=5,
+        *tail.T, *arrow.T, color=shades(probability[moves]), angles="xy", scale_units="xy", scale=1,
+        width=0.055, units="xy", headwidth=3.6, headlength=3.2, headaxislength=3, minlength=0, zorder=7,
     )  # fmt: skip
     stays = strong & ~moves
     size = 0.3 * np.sqrt(probability[stays])
@@ -84,15 +93,12 @@ def draw_policy(posterior: Answer, t: int, *, ax: Axes, zoom: bool = True) -> Qu
         facecolors=shades(probability[stays]), edgecolors="none", zorder=5,
     )  # fmt: skip
     ax.add_collection(dots, autolim=False)
-    if zoom and len(states):
-        frame(ax, lattice, np.concatenate([states, np.flatnonzero(mdp.terminal & (visits(posterior) > REACHED))]))
+    ax.set_facecolor(WALL)
+    if zoom:
+        rows, columns = window(mdp, np.flatnonzero(seen))
+        ax.set_ylim(rows)
+        ax.set_xlim(columns)
     return drawn
-
-
-def flat(colour: str):
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap([colour])
 
 
 def shades(probability: np.ndarray) -> np.ndarray:
@@ -102,8 +108,13 @@ def shades(probability: np.ndarray) -> np.ndarray:
     return colours
 
 
-def frame(ax: Axes, lattice: Lattice, states: np.ndarray) -> None:
-    """Shows the part of the grid that holds these states, and one cell around it."""
-    rows, columns = lattice.row[states], lattice.column[states]
-    ax.set_xlim(max(columns.min() - 1.5, -0.5), min(columns.max() + 1.5, lattice.shape[1] - 0.5))
-    ax.set_ylim(min(rows.max() + 1.5, lattice.shape[0] - 0.5), max(rows.min() - 1.5, -0.5))
+def window(mdp: World, states: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Limits of the rows (downwards) and columns that hold these states, the starts and goals, and a cell around."""
+    lattice = require_lattice(mdp)
+    shown = np.concatenate([states, np.flatnonzero(mdp.initial), goals(mdp)[0]])
+    rows, columns = lattice.row[shown], lattice.column[shown]
+    bottom, right = lattice.shape[0] - 1 + RIM, lattice.shape[1] - 1 + RIM
+    return (
+        (min(rows.max() + 1.5, bottom), max(rows.min() - 1.5, -RIM)),
+        (max(columns.min() - 1.5, -RIM), min(columns.max() + 1.5, right)),
+    )

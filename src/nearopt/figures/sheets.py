@@ -3,41 +3,42 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure, SubFigure
 
 from nearopt.figures.canvas import (
-    MEDIUM,
+    INK,
+    PALE_MAP,
     PROBABILITY_MAP,
     SMALL,
     WIDTH,
     colour_bar,
-    headline,
     log_norm,
     name_panel,
-    new_figure,
+    new_page,
     probability_norm,
 )
-from nearopt.figures.layout import busiest, ended, middle, visits
-from nearopt.figures.pages import Page
+from nearopt.figures.layout import MOST_COLUMNS, brightest, busiest, ended, middle, thin, visits
+from nearopt.figures.pages import Page, path_words
 from nearopt.figures.results import Answer, Paths
 from nearopt.figures.tables import cells, draw_policy_bars, draw_state_bars, draw_table, draw_table_trajectories
 from nearopt.figures.words import (
+    arrivals,
     backward_words,
     forward_words,
     marginal_words,
     percent,
+    policy_title,
     settings,
-    visits_label,
 )
 
 ROWS = 40  # states in a picture
+BESIDE = dict(location="right", aspect=30)
 
 
 def sheets(posterior: Answer, trajectories: Paths | None, sweep: Sequence[Answer]) -> Iterator[Page]:
     """Every page as (file name, figure), drawn when asked for. Without a map there is no picture of the world."""
-    states = busiest(posterior, ROWS)
-    if not len(states):  # success is impossible: there is only the backward pass to show
-        states = np.arange(min(ROWS, posterior.mdp.num_states))
+    states = rows_of([posterior])
     yield "backward.png", backward_sheet(posterior, states)
     yield "forward.png", forward_sheet(posterior, states)
     yield "posterior.png", posterior_sheet(posterior, states)
@@ -45,32 +46,42 @@ def sheets(posterior: Answer, trajectories: Paths | None, sweep: Sequence[Answer
         yield "trajectories.png", trajectories_sheet(posterior, trajectories, states)
     yield "policy.png", policy_sheet(posterior)
     if len(sweep) > 1:
-        yield "temperature.png", temperature_sheet(sweep, states)
+        yield "temperature.png", temperature_sheet(sweep)
 
 
-def sheet_height(count: int) -> float:
-    return 2.3 + 0.19 * max(count, 8)
+def rows_of(answers: Sequence[Answer]) -> np.ndarray:
+    """The states that have a row; where success is impossible nothing is visited, and they are the first ones."""
+    states = busiest(answers, ROWS)
+    return states if len(states) else np.arange(min(ROWS, answers[0].mdp.num_states))
+
+
+def share_of(posterior: Answer, states: np.ndarray) -> str:
+    total = visits(posterior)
+    return percent(float(total[states].sum() / max(total.sum(), np.finfo(float).tiny)))
 
 
 def which_states(posterior: Answer, states: np.ndarray) -> str:
     total = posterior.mdp.num_states
     if len(states) == total:
         return "all states, in the order of their mean time"
-    share = visits(posterior)[states].sum() / max(visits(posterior).sum(), 1e-300)
-    return f"the {len(states)} most visited of {total:,} states ({percent(share)} of the time), in the order of their mean time"
+    share = share_of(posterior, states)
+    return f"the {len(states)} most visited of {total:,} states ({share} of the time), in the order of their mean time"
+
+
+def table_page(posterior: Answer, states: np.ndarray, title: str) -> tuple[Figure, SubFigure]:
+    return new_page(WIDTH, 3.2 + 0.19 * max(len(states), 8), title, settings(posterior))
 
 
 def messages_sheet(posterior: Answer, states: np.ndarray, values: np.ndarray, unit: float, words: tuple) -> Figure:
     """Log messages over time."""
     title, label = words
-    figure = new_figure(WIDTH, sheet_height(len(states)))
-    ax = figure.subplots()
+    figure, body = table_page(posterior, states, title)
+    ax = body.subplots()
     norm, cut = log_norm([cells(values, states, unit)])
     image = draw_table(posterior.mdp, values, states, ax=ax, norm=norm, unit=unit)
     name_panel(ax, which_states(posterior, states))
-    headline(figure, title, settings(posterior))
-    hatched = r"; hatched: $-\infty$" if np.ma.getmaskarray(image.get_array()).any() else ""
-    colour_bar(figure, image, ax, label + hatched, extend="min" if cut else "neither")
+    hatched = r"; hatched: $-\infty$, impossible" if np.ma.getmaskarray(image.get_array()).any() else ""
+    colour_bar(body, image, ax, label + hatched, extend="min" if cut else "neither", **BESIDE)
     return figure
 
 
@@ -84,68 +95,67 @@ def forward_sheet(posterior: Answer, states: np.ndarray) -> Figure:
     return messages_sheet(posterior, states, posterior.log_forward, 1.0, forward_words(posterior))
 
 
-def marginal_norm(posterior: Answer, states: np.ndarray):
-    """One colour scale for the states that are not terminal; those that are fill up and would drown them."""
-    chosen = states[~posterior.mdp.terminal[states]]
-    return probability_norm(float(posterior.state_probs[:, chosen].max(initial=0.0)))
+def marginal_norm(answers: Sequence[Answer], states: np.ndarray) -> PowerNorm:
+    """One colour scale for state probabilities."""
+    times = thin(answers[0].horizon, MOST_COLUMNS).tolist()
+    return probability_norm(max(brightest(answer, times, states) for answer in answers))
 
 
 def posterior_sheet(posterior: Answer, states: np.ndarray) -> Figure:
     """State probabilities over time, and expected visits beside them."""
-    figure = new_figure(WIDTH, sheet_height(len(states)))
-    ax, side = figure.subplots(1, 2, width_ratios=(3, 1))
-    title, label = marginal_words(posterior)
-    norm = probability_norm(float(posterior.state_probs[:, states].max(initial=0.0)))
-    image = draw_table(posterior.mdp, posterior.state_probs, states, ax=ax, norm=norm, cmap=PROBABILITY_MAP)
+    mdp, (title, label) = posterior.mdp, marginal_words(posterior)
+    figure, body = table_page(posterior, states, title)
+    ax, side = body.subplots(1, 2, width_ratios=(3, 1))
+    norm = marginal_norm([posterior], states)
+    image = draw_table(mdp, posterior.state_probs, states, ax=ax, norm=norm, cmap=PROBABILITY_MAP)
     name_panel(ax, which_states(posterior, states))
     draw_state_bars(posterior, states, ax=side)
     side.set_yticks([])
-    side.set_xlabel(visits_label(posterior), fontsize=MEDIUM)
-    name_panel(side, f"{percent(ended(posterior)[-1])} end in a terminal state")
-    headline(figure, title, settings(posterior))
-    colour_bar(figure, image, ax, label, location="left")
+    side.set_xlabel("expected number of visits", fontsize=SMALL, color=INK)
+    name_panel(side, "\n".join(filter(None, ("at the end:", arrivals(*(p[-1] for p in ended(posterior)), mdp)))))
+    colour_bar(body, image, ax, label, location="bottom", aspect=40, extend="max")
     return figure
 
 
 def trajectories_sheet(posterior: Answer, trajectories: Paths, states: np.ndarray) -> Figure:
-    """Sampled trajectories over the state probabilities."""
-    figure = new_figure(WIDTH, sheet_height(len(states)))
-    ax = figure.subplots()
-    norm = probability_norm(float(posterior.state_probs[:, states].max(initial=0.0)))
-    image = draw_table(posterior.mdp, posterior.state_probs, states, ax=ax, norm=norm, cmap="Greys")
-    drawn = draw_table_trajectories(posterior.mdp, trajectories, states, ax=ax)
-    name_panel(ax, f"{which_states(posterior, states)}; a line breaks where its state is not among them")
-    headline(figure, f"{len(drawn.get_paths())} sampled trajectories", settings(posterior))
-    colour_bar(figure, image, ax, marginal_words(posterior)[1])
+    """Trajectories over the state probabilities."""
+    figure, body = table_page(posterior, states, path_words(posterior, trajectories))
+    ax = body.subplots()
+    norm = marginal_norm([posterior], states)
+    image = draw_table(posterior.mdp, posterior.state_probs, states, ax=ax, norm=norm, cmap=PALE_MAP)
+    draw_table_trajectories(posterior.mdp, trajectories, states, ax=ax)
+    breaks = "" if len(states) == posterior.mdp.num_states else "\na line breaks where its state is not among them"
+    name_panel(ax, which_states(posterior, states) + breaks)
+    colour_bar(body, image, ax, marginal_words(posterior)[1], extend="max", **BESIDE)
     return figure
 
 
 def policy_sheet(posterior: Answer) -> Figure:
     """The policy at the first decision and at one on the way, in the states that are likely then."""
     times = sorted({0, middle(posterior)})
-    terminal = posterior.mdp.terminal
-    figure = new_figure(WIDTH, 7.5)
-    for ax, t in zip(figure.subplots(1, len(times), squeeze=False).reshape(-1), times, strict=True):
-        now = np.where(terminal, -1.0, posterior.state_probs[t])
+    figure, body = new_page(WIDTH, 7.5, policy_title(posterior), settings(posterior))
+    for ax, t in zip(body.subplots(1, len(times), squeeze=False).reshape(-1), times, strict=True):
+        now = np.where(posterior.mdp.terminal, -1.0, posterior.state_probs[t])
         states = np.argsort(-now, kind="stable")[:20]
-        states = states[now[states] >= 0]
+        states = states[now[states] >= min(now.max(), 1e-6)]
         bars = draw_policy_bars(posterior, t, states, ax=ax)
-        name_panel(ax, f"t = {t:,}: the {len(states)} most probable states\n(together {percent(now[states].sum())})")
-    headline(figure, "The policy", settings(posterior))
-    across = min(len(bars), 8)
-    figure.legend(handles=bars, loc="outside lower center", ncols=across, fontsize=SMALL, frameon=False)
+        which = f"the {len(states)} most probable states" if len(states) > 1 else "the most probable state"
+        name_panel(ax, f"t = {t:,}: {which}\n(together {percent(max(now[states].sum(), 0))})")
+    figure.legend(handles=bars, loc="outside lower center", ncols=len(bars), fontsize=SMALL, frameon=False)
     return figure
 
 
-def temperature_sheet(answers: Sequence[Answer], states: np.ndarray) -> Figure:
+def temperature_sheet(answers: Sequence[Answer]) -> Figure:
     """State probabilities over time at each temperature, on one colour scale and for the same states."""
-    figure = new_figure(WIDTH, sheet_height(len(states)))
-    axes = figure.subplots(1, len(answers), squeeze=False, sharey=True).reshape(-1)
-    norm = probability_norm(max(float(a.state_probs[:, states].max(initial=0.0)) for a in answers))
+    states = rows_of(answers)
+    line = settings(answers[0], temperature=False)
+    figure, body = new_page(WIDTH, 3.4 + 0.19 * max(len(states), 8), "The effect of temperature", line)
+    axes = body.subplots(1, len(answers), squeeze=False, sharey=True).reshape(-1)
+    norm = marginal_norm(answers, states)
     for ax, answer in zip(axes, answers, strict=True):
         image = draw_table(answer.mdp, answer.state_probs, states, ax=ax, norm=norm, cmap=PROBABILITY_MAP)
-        name_panel(ax, rf"$\tau$ = {answer.temperature:g}" + f"\n{percent(ended(answer)[-1])} end")
-        ax.set_xlabel("time t  [decisions]", fontsize=SMALL)
-    headline(figure, "The effect of temperature", settings(answers[0], temperature=False))
-    colour_bar(figure, image, axes, marginal_words(answers[0])[1])
+        arrived = arrivals(*(p[-1] for p in ended(answer)), answer.mdp)
+        share = "" if len(states) == answer.mdp.num_states else f"rows: {share_of(answer, states)} of the time"
+        name_panel(ax, "\n".join(filter(None, (rf"$\tau$ = {answer.temperature:g}", arrived, share))))
+    colour_bar(body, image, list(axes), marginal_words(answers[0])[1], extend="max", **BESIDE)
     return figure

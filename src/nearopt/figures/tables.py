@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from nearopt.figures.canvas import COLOURS, HATCHED, INK, LOG_MAP, MEDIUM, SMALL, TINY
 from nearopt.figures.layout import MOST_COLUMNS, thin, visits
-from nearopt.figures.paths import check_paths
+from nearopt.figures.paths import check_paths, line_alpha
 from nearopt.figures.results import Answer, Paths, World
 from nearopt.figures.words import action_label, state_label
 
@@ -33,7 +33,13 @@ def cells(values: np.ndarray, states: np.ndarray, unit: float = 1.0) -> np.ndarr
 
 
 def draw_table(
-    mdp: World, values: np.ndarray, states: np.ndarray, *, ax: Axes, norm: Normalize | None = None, cmap: str = LOG_MAP,
+    mdp: World,
+    values: np.ndarray,
+    states: np.ndarray,
+    *,
+    ax: Axes,
+    norm: Normalize | None = None,
+    cmap: str = LOG_MAP,
     unit: float = 1.0,
 ) -> AxesImage:
     """values (T+1, S) / unit over time for the chosen states, from the top; returns the image, (states, moments).
@@ -43,7 +49,9 @@ def draw_table(
     last = len(values) - 1
     extent = (-0.5, last + 0.5, len(states) - 0.5, -0.5)
     ax.add_patch(
-        Rectangle((-0.5, -0.5), last + 1, len(states), facecolor="white", edgecolor=HATCHED, hatch="////", lw=0, zorder=0)
+        Rectangle(
+            (-0.5, -0.5), last + 1, len(states), facecolor="white", edgecolor=HATCHED, hatch="////", lw=0, zorder=0
+        )
     )
     shown = np.ma.masked_invalid(cells(values, states, unit))
     image = ax.imshow(shown, extent=extent, aspect="auto", interpolation="nearest", norm=norm, cmap=cmap, zorder=2)
@@ -67,8 +75,9 @@ def draw_table_trajectories(
     height = row[visited] + shift
     time = np.arange(visited.shape[1]) + 0.4 * shift
     lines = np.stack([np.broadcast_to(time, height.shape), height], 2)
-    alpha = float(np.clip(4 / max(len(lines), 1) ** 0.6, 0.15, 0.9))
-    drawn = LineCollection(list(lines), colors=colour, alpha=alpha, linewidths=1.4, joinstyle="round", zorder=4)
+    drawn = LineCollection(
+        list(lines), colors=colour, alpha=line_alpha(visited), linewidths=1.4, joinstyle="round", zorder=4
+    )
     return ax.add_collection(drawn, autolim=False)
 
 
@@ -93,7 +102,9 @@ def draw_policy_bars(posterior: Answer, t: int, states: np.ndarray, *, ax: Axes)
     left = np.zeros(len(states))
     drawn = []
     for colour, (label, width) in zip(COLOURS, shares(mdp, policy), strict=False):
-        bar = ax.barh(range(len(states)), width, left=left, color=colour, height=0.8, edgecolor="white", lw=0.5, label=label)
+        bar = ax.barh(
+            range(len(states)), width, left=left, color=colour, height=0.8, edgecolor="white", lw=0.5, label=label
+        )
         drawn.append(bar)
         left = left + width
     label_states(mdp, states, ax)

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 from matplotlib import font_manager, ft2font
 
+from nearopt.figures.layout import goals
 from nearopt.figures.results import Answer, World
 
 LONGEST_NAME = 28  # characters of a state's name
@@ -49,7 +50,10 @@ def backward_words(posterior: Answer) -> tuple[str, str]:
     """Title and colour bar label of the backward messages."""
     match inference_kind(posterior):
         case "exact":
-            return "Backward messages: how well it can still end from here", r"$\log\,\beta_t(s) = V_t(s)/\tau$   [nats]"
+            return (
+                "Backward messages: how well it can still end from here",
+                r"$\log\,\beta_t(s) = V_t(s)/\tau$   [nats]",
+            )
         case "variational":
             return "Soft values of variational inference: what is still to come", r"$V_t(s)/\tau$   [nats]"
         case "hard":
@@ -83,8 +87,20 @@ def marginal_words(posterior: Answer) -> tuple[str, str]:
     return "Where the agent is, in its tilted world", label
 
 
+def policy_title(posterior: Answer) -> str:
+    names = {"exact": "posterior", "variational": "variational", "hard": "optimal", "tilted": "tilted"}
+    return f"The {names[inference_kind(posterior)]} policy"
+
+
+def paths_title(total: int, drawn: int, cut: bool) -> str:
+    """How many trajectories there are, and how many of them and how much of each is drawn."""
+    name = "trajectory" if total == 1 else "trajectories"
+    which = f"{total:,} {name}" if drawn == total else f"The first {drawn:,} of {total:,} {name}"
+    return f"{which}, beginnings only" if cut else which
+
+
 def visits_label(posterior: Answer) -> str:
-    return rf"expected visits  $\sum_t\,{marginal_symbol(posterior)}$   [decisions]"
+    return rf"expected number of visits,  $\Sigma_t\;{marginal_symbol(posterior)}$"
 
 
 # ---------------------------------------------------------------- names
@@ -109,6 +125,17 @@ def state_label(mdp: World, state: int) -> str:
 
 def action_label(mdp: World, action: int) -> str:
     return f"action {action}" if mdp.action_names is None else plain(mdp.action_names[action])
+
+
+def moment(posterior: Answer, t: int) -> str:
+    return f"t = {t:,}" if t < posterior.horizon else f"t = T = {t:,}"
+
+
+def arrivals(goal: float, other: float, mdp: World) -> str:
+    """How probable it is to have arrived; '' in a world without terminal states."""
+    best, rest = goals(mdp)
+    parts = [f"goal {percent(goal)}"] * (len(best) > 0) + [f"other {percent(other)}"] * (len(rest) > 0)
+    return ", ".join(parts)
 
 
 def percent(probability: float) -> str:

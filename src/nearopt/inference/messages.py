@@ -18,8 +18,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from nearopt.backup import Scalar, Step, backup, entropic_mean, going_on, is_zero, scale_of, tilt
-from nearopt.mdp.blocks import Blocks, Incoming, concatenate
+from nearopt.backup import Scalar, Step, backup, entropic_mean, going_on, is_one, is_zero, scale_of, tilt
+from nearopt.mdp.blocks import Blocks, concatenate
 
 LARGE = 2**18  # branches from which a step is worth a dispatch of its own
 
@@ -68,9 +68,12 @@ class Problem(eqx.Module):
 
         Where success is impossible, Q = −inf, there is nothing to condition on: γ p(s'|s,a).
         """
-        go_on = going_on(next_value, self.blocks.discount, self.scale)
+        discount = self.blocks.discount
+        if is_zero(self.scale) or is_one(discount):
+            return [p * discount for p in step.branches]
+        go_on = going_on(next_value, discount, self.scale)
         parts = zip(self.blocks.blocks, step.branches, step.q, strict=True)
-        return [p * jnp.where(q > -jnp.inf, go_on[b.next_state], self.blocks.discount) for b, p, q in parts]
+        return [p * jnp.where(q > -jnp.inf, go_on[b.next_state], discount) for b, p, q in parts]
 
     def log_policy(self, step: Step, value: Float[Array, " n"], timed: tuple) -> list[Float[Array, "J n"]]:
         """log π = log p(a|s) + (Q−V)/τ, which stays exact where π underflows."""
@@ -154,25 +157,28 @@ def first_state(problem: Problem, value: Float[Array, " n"]) -> First:
     mean, probability = row.mean, tilt(value, problem.blocks.initial, problem.scale, row)
     if is_zero(problem.temperature):
         return First(probability, jnp.where(mean == 0, 0.0, mean * jnp.inf))
+    possible = mean > -jnp.inf
+    log_partition = jnp.where(possible, jnp.where(possible, mean, 0.0) / problem.temperature, -jnp.inf)
     if is_zero(problem.scale):
-        return First(probability, mean / problem.temperature)
-    return First(jnp.where(mean > -jnp.inf, probability, 0.0), mean / problem.temperature)
+        return First(probability, log_partition)
+    return First(jnp.where(possible, probability, 0.0), log_partition)
 
 
-def smoothed(problem: Problem, incoming: Incoming, values: Float[Array, "T+1 n"]) -> Float[Array, "T+1 n"]:
+def smoothed(problem: Problem, values: Float[Array, "T+1 n"]) -> Float[Array, "T+1 n"]:
     """p(s_t | O_1:T): the first state, the policy and the tilted dynamics run forward. Terminal mass stays."""
     first = first_state(problem, values[0]).probability
-    step = eqx.Partial(smoothed_step, incoming)
-    return joined(first[None], sweep(step, problem, first, (values[1:], problem.timed())))
+    return joined(first[None], sweep(smoothed_step, problem, first, (values[1:], problem.timed())))
 
 
 @eqx.filter_jit
-def smoothed_step(incoming: Incoming, problem: Problem, mass: Float[Array, " n"], now: tuple) -> Float[Array, " n"]:
+def smoothed_step(problem: Problem, mass: Float[Array, " n"], now: tuple) -> Float[Array, " n"]:
     next_value, timed = now
     step = problem.step(next_value, timed)
     parts = zip(problem.blocks.split(mass), step.policy, problem.transitions(step, next_value), strict=True)
     flow = [lax.optimization_barrier(m * p) * w for m, p, w in parts]  # or π is computed anew for every branch
-    return gather_sum(incoming, concatenate(flow)) + jnp.where(terminal_states(problem.blocks), mass, 0.0)
+    stay = jnp.where(terminal_states(problem.blocks), mass, 0.0)
+    flow = lax.optimization_barrier(concatenate(flow))
+    return stay.at[targets(problem.blocks)].add(flow, mode="promise_in_bounds")
 
 
 class Filtered(NamedTuple):
@@ -182,34 +188,35 @@ class Filtered(NamedTuple):
     log_evidence: Float[Array, " T+1"]
 
 
-def filtered(problem: Problem, incoming: Incoming, values: Float[Array, "T+1 n"]) -> Filtered:
+def filtered(problem: Problem, values: Float[Array, "T+1 n"]) -> Filtered:
     """log α_t for every κ: α_{t+1}(s') ∝ Σ α_t(s) p(a|s) exp((1−κ)(Q_t−V_t)/τ) γ p(s'|s,a) exp(κ r/τ).
 
     At κ = 1 that is exact filtering, which knows nothing of V; at κ = 0 it is the policy run forward. For every κ,
     α_t(s) exp(κ V_t(s)/τ) is proportional to p(s_t = s | O_1:T).
     """
     first = Filtered(safe_log(problem.blocks.initial), jnp.zeros(()))
-    later = sweep(eqx.Partial(filtered_step, incoming), problem, first, (values[:-1], values[1:], problem.timed()))
+    step = eqx.Partial(filtered_step, tuple(safe_log(b.probability) for b in problem.blocks.blocks))
+    later = sweep(step, problem, first, (values[:-1], values[1:], problem.timed()))
     return jax.tree.map(lambda f, l: joined(f[None], l), first, later)
 
 
 @eqx.filter_jit
-def filtered_step(incoming: Incoming, problem: Problem, carry: Filtered, now: tuple) -> Filtered:
+def filtered_step(log_probability: tuple, problem: Problem, carry: Filtered, now: tuple) -> Filtered:
     log_mass, log_evidence = carry
     value, next_value, timed = now
     blocks, scale = problem.blocks, problem.scale
     reward, log_prior = problem.at(timed)
     q, policy = problem.step(next_value, timed)[:2]
     flow = []
-    parts = zip(blocks.blocks, blocks.split(log_mass), blocks.split(value), q, policy, reward, log_prior, strict=True)
-    for block, m, v, q_b, policy_b, r, prior in parts:
+    parts = zip(blocks.split(log_mass), blocks.split(value), q, policy, reward, log_prior, log_probability, strict=True)
+    for m, v, q_b, policy_b, r, prior, log_p in parts:
         choice = lax.optimization_barrier(m + log_choice(problem, prior, policy_b, q_b, v))
         allowed = r > -jnp.inf
         tilt = 0.0 if is_zero(scale) else jnp.where(allowed, scale * jnp.where(allowed, r, 0.0), -jnp.inf)
-        flow.append(choice + jnp.log(jnp.asarray(blocks.discount)) + tilt + safe_log(block.probability))
-    later = gather_logsumexp(incoming, concatenate(flow))
-    later = jnp.where(terminal_states(blocks), log_sum(jnp.stack([later, log_mass])), later)
-    norm = log_sum(later)
+        flow.append(choice + jnp.log(jnp.asarray(blocks.discount)) + tilt + log_p)
+    stay = jnp.where(terminal_states(blocks), log_mass, -jnp.inf)
+    later = scatter_log_sum(stay, targets(blocks), concatenate(flow))
+    norm = scatter_log_sum(jnp.full(1, -jnp.inf), jnp.zeros_like(later, int), later)[0]
     norm = jnp.where(norm > -jnp.inf, norm, 0.0)
     return Filtered(later - norm, log_evidence + norm)
 
@@ -233,24 +240,17 @@ def safe_log(p: Array) -> Array:
     return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
 
 
-def gather_sum(incoming: Incoming, flow: Float[Array, " B"]) -> Float[Array, " n"]:
-    """Σ over the branches that lead to each state."""
-    flow = lax.optimization_barrier(flow)  # or XLA computes it anew for every entry it gathers
-    parts = [flow.at[b].get(mode="fill", fill_value=0.0).sum(axis=0) for b in incoming.branches]
-    return jnp.concatenate(parts)[incoming.rank]
+def targets(blocks: Blocks) -> Array:
+    """(B,) where each branch leads, filled-up ones included."""
+    return concatenate([b.next_state for b in blocks.blocks])
 
 
-def gather_logsumexp(incoming: Incoming, log_flow: Float[Array, " B"]) -> Float[Array, " n"]:
-    """log Σ exp over the branches that lead to each state; −inf where none does."""
-    log_flow = lax.optimization_barrier(log_flow)
-    parts = [log_sum(log_flow.at[b].get(mode="fill", fill_value=-jnp.inf)) for b in incoming.branches]
-    return jnp.concatenate(parts)[incoming.rank]
-
-
-def log_sum(x: Float[Array, "K ..."]) -> Float[Array, "..."]:
-    """log Σ exp over the first axis; where all is −inf, −inf with gradient 0."""
-    top = lax.stop_gradient(x.max(axis=0, initial=-jnp.inf))
+def scatter_log_sum(x: Float[Array, " n"], where: Array, y: Float[Array, " B"]) -> Float[Array, " n"]:
+    """log (exp x[i] + Σ exp y over the y that go to i), shifted per row; where all is −inf, −inf with gradient 0."""
+    top = lax.stop_gradient(x.at[where].max(y, mode="promise_in_bounds"))
     live = top > -jnp.inf
-    shifted = jnp.where(x > -jnp.inf, jnp.where(x > -jnp.inf, x, 0.0) - jnp.where(live, top, 0.0), -jnp.inf)
-    total = jnp.where(live, jnp.exp(shifted).sum(axis=0), 1.0)
-    return jnp.where(live, jnp.where(live, top, 0.0) + jnp.log(total), -jnp.inf)
+    shift = jnp.where(live, top, 0.0)
+    grown = lambda z, s: jnp.exp(jnp.where(z > -jnp.inf, jnp.where(z > -jnp.inf, z, 0.0) - s, -jnp.inf))
+    shifts = lax.optimization_barrier(shift[where])
+    total = grown(x, shift).at[where].add(lax.optimization_barrier(grown(y, shifts)), mode="promise_in_bounds")
+    return jnp.where(live, shift + jnp.log(jnp.where(live, total, 1.0)), -jnp.inf)

@@ -97,7 +97,7 @@ class Posterior:
     @cached_property
     def filtered(self) -> Filtered:
         with jax.enable_x64(True):
-            return filtered(self.problem, self.mdp.incoming, self.messages)
+            return filtered(self.problem, self.messages)
 
     @property
     def log_forward(self) -> np.ndarray:
@@ -114,7 +114,7 @@ class Posterior:
     def state_probs(self) -> np.ndarray:
         """p(s_t | O_1:T), (T+1, S); a row sums to the probability that the episode has not ended by discount."""
         with jax.enable_x64(True):
-            return self.public(smoothed(self.problem, self.mdp.incoming, self.messages))
+            return self.public(smoothed(self.problem, self.messages))
 
     @property
     def state_action_probs(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 States with equally many choices and branches stand together in a block of shape (branch, choice, state), short rows
 filled up with branches of probability zero. The state axis is last, so that one step is a handful of fused loops over
-contiguous memory, on a CPU as on an accelerator; there is no scatter. A regular world is a single block.
+contiguous memory, on a CPU as on an accelerator. A regular world is a single block.
 
 Inside the blocks states are renumbered so that the blocks follow each other; `from_states` and `to_states` translate.
 """
@@ -70,13 +70,6 @@ class Blocks(eqx.Module):
         return concatenate(values).at[self.slot].get(mode="fill", fill_value=fill)
 
 
-class Incoming(eqx.Module):
-    """For every state the branches that lead to it, as rectangles of positions in the flattened branch arrays."""
-
-    branches: tuple[Int[Array, "M m"], ...]  # a position past the end is a filled-up entry
-    rank: Int[Array, " n"]  # where each state (in block order) stands among the columns
-
-
 def concatenate(values: list[Array]) -> Array:
     """Arrays of any shape, flattened one after the other."""
     return jnp.concatenate([v.reshape(-1) for v in values]) if len(values) > 1 else values[0].reshape(-1)
@@ -124,7 +117,7 @@ def build_layout(mdp: "MDP") -> Layout:
         rank[states] = start + np.arange(len(states))
         start += shape[2]
     build = Build(mdp, rank, wide=small or mdp.choice_reward is None)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.ensure_compile_time_eval():  # the layout is kept, so it may hold no tracers
         blocks = tuple(build.block(shape, states) for shape, states in groups)
         initial = np.zeros(start)
         initial[rank] = mdp.initial
@@ -185,32 +178,3 @@ def rows(offset: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarra
     row = np.repeat(np.arange(len(members)), count)
     place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
     return offset[members][row] + place, row, place
-
-
-def build_incoming(blocks: Blocks) -> Incoming:
-    """The transpose of the blocks' branches; filled-up entries (probability zero) lead nowhere."""
-    with jax.enable_x64(True):
-        return transpose(blocks)
-
-
-def transpose(blocks: Blocks) -> Incoming:
-    targets = np.concatenate([np.asarray(b.next_state).reshape(-1) for b in blocks.blocks])
-    real = np.concatenate([np.asarray(b.probability).reshape(-1) > 0 for b in blocks.blocks])
-    sources = np.flatnonzero(real)
-    sources = sources[np.argsort(targets[sources], kind="stable")]
-    offset = np.concatenate([[0], np.cumsum(np.bincount(targets[real], minlength=blocks.size))])
-    count = np.diff(offset)
-    index = np.int32 if len(targets) < 2**31 else np.int64
-    small = len(targets) <= SMALL
-    width = np.full(blocks.size, power_of_two(max(count.max(initial=1), 32))) if small else ladder(count)
-    columns, tables = [], []
-    for w in np.unique(width).tolist():
-        states = np.flatnonzero(width == w)
-        table = np.full((w, len(states)), len(targets), index)
-        item, column, place = rows(offset, states)
-        table[place, column] = sources[item]
-        columns.append(states)
-        tables.append(jnp.asarray(table))
-    rank = np.empty(blocks.size, np.int32)
-    rank[np.concatenate(columns)] = np.arange(blocks.size)
-    return Incoming(tuple(tables), jnp.asarray(rank))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import gymnasium
 
-    from nearopt.mdp.blocks import Blocks, Incoming, Layout
+    from nearopt.mdp.blocks import Blocks, Layout
 
 DENSE_LIMIT = 2**28  # entries (2 GiB of float64) above which a dense (S, A, S) table is refused
 
@@ -270,13 +270,6 @@ class MDP:
     def blocks(self) -> "Blocks":
         """The arrays of `layout`."""
         return self.layout.blocks
-
-    @cached_property
-    def incoming(self) -> "Incoming":
-        """The transpose of `blocks`, for messages that run forward."""
-        from nearopt.mdp.blocks import build_incoming
-
-        return build_incoming(self.blocks)
 
     def describe(self, state: int, action: int | None = None) -> str:
         """'state 3 ("hall")' or 'state 3 ("hall"), action 1 ("left")', for messages."""
