@@ -53,7 +53,9 @@ class Oracle:
             return 0.0
         if t == self.horizon:
             return self.final_value[s]
-        return self.temperature * log(math.fsum(self.prior[t][s][a] * exp(self.q(t, s, a) / self.temperature) for a in self.world[s]))
+        return self.temperature * log(
+            math.fsum(self.prior[t][s][a] * exp(self.q(t, s, a) / self.temperature) for a in self.world[s])
+        )
 
     def policy(self, t, s, a):
         v = self.value(t, s)
@@ -70,7 +72,8 @@ class Oracle:
             return [(p, s2) for p, s2, _ in branches], gamma
         go_on = [p * exp(kappa * (r + self.value(t + 1, s2)) / tau) for p, s2, r in branches]
         everything = [
-            p * exp(kappa * r / tau) * (gamma * exp(kappa * self.value(t + 1, s2) / tau) + 1 - gamma) for p, s2, r in branches
+            p * exp(kappa * r / tau) * (gamma * exp(kappa * self.value(t + 1, s2) / tau) + 1 - gamma)
+            for p, s2, r in branches
         ]
         total = math.fsum(go_on)
         weights = [(w / total if total else p, s2) for w, (p, s2, _) in zip(go_on, branches, strict=True)]
@@ -136,7 +139,7 @@ class Oracle:
 
     # ---------------------------------------------------------------- κ = 1 by summing over trajectories, without V
     def evidence(self, stop):
-        """{state: Σ of p(trajectory) exp(Σ r/τ)} over all trajectories of `stop` steps, and the mass that ended before."""
+        """{state: Σ of p(trajectory) exp(Σ r/τ)} over trajectories of `stop` steps, and the mass that ended before."""
         alive, ended = defaultdict(float), 0.0
 
         def extend(t, s, weight):

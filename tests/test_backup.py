@@ -22,7 +22,14 @@ def exact_mean(x, p, theta):
     """(1/θ) log Σ p exp(θ x) with Σ p = 1 exactly."""
     p = [mpmath.mpf(float(v)) for v in p]
     total = mpmath.fsum(p)
-    return mpmath.log(mpmath.fsum(w / total * mpmath.exp(mpmath.mpf(theta) * mpmath.mpf(float(v))) for w, v in zip(p, x))) / theta
+    return (
+        mpmath.log(
+            mpmath.fsum(
+                w / total * mpmath.exp(mpmath.mpf(theta) * mpmath.mpf(float(v))) for w, v in zip(p, x, strict=True)
+            )
+        )
+        / theta
+    )
 
 
 @pytest.mark.parametrize("rows", [3, UNROLL + 1])
@@ -73,7 +80,10 @@ def test_soft_max_is_exact(temperature, rows):
         q, log_prior = rng.uniform(-1, 1, (rows, 10)) * spread, np.log(rng.dirichlet(np.ones(rows), 10).T)
         value, policy = soft_max(q, log_prior, jnp.asarray(temperature))
         for i in range(10):
-            terms = [mpmath.exp(mpmath.mpf(float(l)) + mpmath.mpf(float(v)) / temperature) for l, v in zip(log_prior[:, i], q[:, i])]
+            terms = [
+                mpmath.exp(mpmath.mpf(float(l)) + mpmath.mpf(float(v)) / temperature)
+                for l, v in zip(log_prior[:, i], q[:, i])
+            ]
             known = float(temperature * mpmath.log(mpmath.fsum(terms)))
             assert abs(value[i] - known) <= 1e-15 * (4 * abs(known) + 20 * temperature + spread)
             shares = [float(t / mpmath.fsum(terms)) for t in terms]

@@ -52,7 +52,8 @@ def slabs(x: Float[Array, "K ..."]) -> list[Float[Array, "k ..."]]:
 
 def fold(operation: Callable, parts: Sequence[Array]) -> Array:
     """A reduction over the first axis, given as slabs."""
-    whole = {jnp.add: jnp.sum, jnp.maximum: jnp.max, jnp.minimum: jnp.min}[operation]
+    wholes: dict[Callable, Callable] = {jnp.add: jnp.sum, jnp.maximum: jnp.max, jnp.minimum: jnp.min}
+    whole = wholes[operation]
     return reduce(operation, [p[0] if p.shape[0] == 1 else whole(p, axis=0) for p in parts])
 
 
@@ -67,7 +68,7 @@ class Mean(NamedTuple):
 def entropic_mean(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Scalar) -> Mean:
     """(1/θ) log Σ_k p_k exp(θ x_k), for scale θ = κ/τ of either sign; the arithmetic mean at θ = 0.
 
-    A row (along the first axis) without any p > 0 is −inf. Smooth in θ, also through 0; gradients are finite everywhere.
+    A row (along the first axis) without any p > 0 is −inf. Smooth in θ, also through 0; gradients are finite.
     """
     if is_zero(scale):
         possible = [p > 0 for p in slabs(probability)]
@@ -128,7 +129,9 @@ def curved_mean_jvp(primals: tuple, tangents: tuple) -> tuple[Mean, Mean]:
     return row, Mean(dmean, jnp.zeros_like(row.shift), dtotal)
 
 
-def tilt(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Scalar, row: Mean) -> Float[Array, "K ..."]:
+def tilt(
+    x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Scalar, row: Mean
+) -> Float[Array, "K ..."]:
     """The probabilities under which an entropic mean is taken: p exp(θ x), normalised; p where the mean is −inf."""
     if is_zero(scale):
         return probability
@@ -226,7 +229,11 @@ def going_on(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Floa
     certain = (gamma == 1) | (gamma == 0)
     odds = jnp.log(jnp.where(certain, 0.5, gamma)) - jnp.log1p(-jnp.where(certain, 0.5, gamma))
     finite = value > -jnp.inf
-    gain = jnp.where(finite, scale * jnp.where(finite, value, 0.0), jnp.where(scale > 0, -jnp.inf, jnp.where(scale < 0, jnp.inf, 0.0)))
+    gain = jnp.where(
+        finite,
+        scale * jnp.where(finite, value, 0.0),
+        jnp.where(scale > 0, -jnp.inf, jnp.where(scale < 0, jnp.inf, 0.0)),
+    )
     return jnp.where(certain, gamma, jax.nn.sigmoid(odds + gain))
 
 

@@ -21,6 +21,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from nearopt.backup import Scalar, is_zero
@@ -50,7 +51,7 @@ def in_float64(function: Callable, *arguments: Any) -> Any:
     Concrete arguments give a float64 answer. Traced ones give what the caller's transformations can carry, float32;
     the reverse pass has to run in 64 bits as well, so it is entered by hand.
     """
-    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments)):
+    if not any(isinstance(x, Tracer) for x in jax.tree.leaves(arguments)):
         with jax.enable_x64(True):
             return function(*arguments)
 
@@ -150,7 +151,9 @@ def make_problem(
             f"the prior has shape {jnp.shape(log_prior)}", f"give one number per state and action, {shape}"
         )
     if final_value is not None and jnp.shape(final_value) != shape[:1]:
-        raise FinalValueError(f"final_value has shape {jnp.shape(final_value)}", f"give one number per state, {shape[:1]}")
+        raise FinalValueError(
+            f"final_value has shape {jnp.shape(final_value)}", f"give one number per state, {shape[:1]}"
+        )
     return Problem(
         blocks=mdp.blocks,
         reward=rewards,

@@ -1,4 +1,4 @@
-"""Ragged models, split into many blocks, against dense NumPy recursions; blocks and public order translate both ways."""
+"""Ragged models, split into many blocks, against dense NumPy recursions; both orders translate into each other."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Exact inference against brute force: 2,000 random worlds, every quantity of the contract (issue: what it must show, 1)."""
+"""Exact inference against brute force: 2,000 random worlds, every quantity of the contract."""
 
 import math
 
@@ -127,7 +127,7 @@ def check_process(mdp, oracle, post):
         close(log_prob, np.log([f[2] for f in found]), "log_prob")
         return
     prefix = {}  # what is recorded of an episode that ended by discount is the prefix, whatever came after it
-    for s, a, p, ended in found:
+    for s, a, p, _ in found:
         ends_with_state = [(s[: cut + 1], a[:cut]) for cut in range(len(s))]
         ends_with_action = [(s[: cut + 1], a[: cut + 1]) for cut in range(len(a))]
         for key in ends_with_state + ends_with_action:

@@ -56,7 +56,9 @@ def test_no_nan_anywhere(optimism, discount):
         for name in NAMES:
             values = np.asarray(getattr(post, name))
             assert not np.isnan(values).any() and not np.isposinf(values).any(), name
-        for name, gradient in zip(("reward", "temperature", "log_prior", "final_value", "optimism"), gradients, strict=True):
+        for name, gradient in zip(
+            ("reward", "temperature", "log_prior", "final_value", "optimism"), gradients, strict=True
+        ):
             bad = ~np.isfinite(np.asarray(gradient))
             assert not bad.any(), (name, np.argwhere(bad)[:3])
 

@@ -131,9 +131,13 @@ def test_rewards_and_priors_that_vary_over_time(mdp):
         np.testing.assert_allclose(post.policy[t], one.policy[0], rtol=1e-12)
         np.testing.assert_allclose(post.transition(t).toarray(), one.transition(0).toarray(), rtol=1e-12)
     per_branch = np.broadcast_to(reward[..., None], (T, S, A, S))
-    np.testing.assert_allclose(no.infer(mdp, T, reward=per_branch, prior=prior, temperature=0.6).value, post.value, rtol=1e-13)
+    np.testing.assert_allclose(
+        no.infer(mdp, T, reward=per_branch, prior=prior, temperature=0.6).value, post.value, rtol=1e-13
+    )
     same = np.broadcast_to(reward[0], (T, S, A))
-    np.testing.assert_allclose(no.infer(mdp, T, reward=same).value, no.infer(mdp, T, reward=reward[0]).value, rtol=1e-13)
+    np.testing.assert_allclose(
+        no.infer(mdp, T, reward=same).value, no.infer(mdp, T, reward=reward[0]).value, rtol=1e-13
+    )
     states = rng.normal(size=S)
     spread = np.broadcast_to(states[:, None], (S, A))
     np.testing.assert_allclose(no.infer(mdp, T, reward=states).value, no.infer(mdp, T, reward=spread).value, rtol=1e-14)

@@ -86,12 +86,16 @@ def check_final_value(mdp: MDP, final_value: Any) -> np.ndarray | None:
         return None
     final_value = real_array(final_value, "final_value")
     if final_value.shape != (mdp.num_states,):
-        raise FinalValueError(f"final_value has shape {final_value.shape}", f"give one number per state, {(mdp.num_states,)}")
+        raise FinalValueError(
+            f"final_value has shape {final_value.shape}", f"give one number per state, {(mdp.num_states,)}"
+        )
     final_value = np.where(mdp.terminal, 0.0, final_value)
     bad = np.isnan(final_value) | (final_value == np.inf)
     if bad.any():
         s = int(np.argmax(bad))
-        raise FinalValueError(f"the final value of {mdp.describe(s)} is {final_value[s]:g}", "give a number, or -inf to forbid")
+        raise FinalValueError(
+            f"the final value of {mdp.describe(s)} is {final_value[s]:g}", "give a number, or -inf to forbid"
+        )
     return final_value
 
 
@@ -99,7 +103,9 @@ def check_reward(reward: Any) -> np.ndarray:
     """Numbers below +inf, of any shape that `make_problem` accepts."""
     reward = real_array(reward, "reward")
     if np.isnan(reward).any():
-        raise NaNError(f"reward{np.argwhere(np.isnan(reward))[0].tolist()} is NaN", "replace it by a number, or by -inf")
+        raise NaNError(
+            f"reward{np.argwhere(np.isnan(reward))[0].tolist()} is NaN", "replace it by a number, or by -inf"
+        )
     if (reward == np.inf).any():
         where = np.argwhere(reward == np.inf)[0].tolist()
         raise InfiniteRewardError(f"reward{where} is +inf", "give a finite reward, or -inf to forbid")

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from nearopt.backup import Scalar, Step, backup, entropic_mean, going_on, is_one, is_zero, scale_of, tilt
@@ -89,7 +90,9 @@ class Problem(eqx.Module):
     def log_transitions(self, step: Step, next_value: Float[Array, " n"], timed: tuple) -> list[Float[Array, "K J n"]]:
         """log of γ p(s'|s,a) exp(θ (r + V(s') − Q)), the logarithm of `transitions`."""
         logs = []
-        for block, q, r, p in zip(self.blocks.blocks, step.q, self.at(timed)[0], self.transitions(step, next_value), strict=True):
+        for block, q, r, p in zip(
+            self.blocks.blocks, step.q, self.at(timed)[0], self.transitions(step, next_value), strict=True
+        ):
             known = safe_log(block.probability) + jnp.log(jnp.asarray(self.blocks.discount))
             if not is_zero(self.scale):
                 gain = r + next_value[block.next_state] - jnp.where(q > -jnp.inf, q, 0.0)
@@ -104,7 +107,7 @@ def sweep(step: Callable, problem: Problem, carry: Any, inputs: Any, reverse: bo
     XLA runs the loops of a CPU on one core. A large model is therefore stepped from Python, each step on all cores.
     """
     entries = sum(b.next_state.size for b in problem.blocks.blocks)
-    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((problem, carry, inputs)))
+    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((problem, carry, inputs)))
     if traced or entries < LARGE or jax.default_backend() != "cpu":
         return scan(step, problem, carry, inputs, reverse)
     kept = jax.tree.map(lambda x: np.empty((problem.horizon, *x.shape)), carry)

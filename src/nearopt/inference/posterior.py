@@ -188,17 +188,20 @@ class Posterior:
         if isinstance(t, bool) or not isinstance(t, (int, np.integer)) or not 0 <= t < self.horizon:
             raise TimeError(f"step {t!r} is outside the horizon", f"give a whole number from 0 to {self.horizon - 1}")
         with jax.enable_x64(True):
-            return tuple(map(np.asarray, step_at(self.problem, self.messages[t + 1], self.problem.timed_at(t))))
+            q, policy, branches = step_at(self.problem, self.messages[t + 1], self.problem.timed_at(t))
+            return np.asarray(q), np.asarray(policy), np.asarray(branches)
 
     def log_step(self, t: int) -> tuple[np.ndarray, np.ndarray]:
         """log π_t, (S, A), and the logarithm of the branch probabilities of `step`; exact where those underflow."""
         with jax.enable_x64(True):
             now = (self.messages[t], self.messages[t + 1], self.problem.timed_at(t))
-            return tuple(map(np.asarray, log_step_at(self.problem, *now)))
+            policy, branches = log_step_at(self.problem, *now)
+            return np.asarray(policy), np.asarray(branches)
 
     def actions(self) -> tuple[np.ndarray, np.ndarray]:
         with jax.enable_x64(True):
-            return tuple(np.array(x) for x in over_time(self.problem, self.messages))
+            q, policy = over_time(self.problem, self.messages)
+            return np.array(q), np.array(policy)
 
     def public(self, rows: jax.Array) -> np.ndarray:
         """Rows over states, block order → public order."""
@@ -215,9 +218,7 @@ def step_at(problem: Problem, next_value: jax.Array, timed: tuple) -> tuple[jax.
 
 
 @eqx.filter_jit
-def log_step_at(
-    problem: Problem, value: jax.Array, next_value: jax.Array, timed: tuple
-) -> tuple[jax.Array, jax.Array]:
+def log_step_at(problem: Problem, value: jax.Array, next_value: jax.Array, timed: tuple) -> tuple[jax.Array, jax.Array]:
     """One step for `Posterior.log_step`."""
     now = problem.step(next_value, timed)
     policy = problem.log_policy(now, value, timed)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from nearopt.inference.messages import first_state
 from nearopt.inference.posterior import Posterior
 from nearopt.inference.trajectories import Trajectories
 from nearopt.mdp.blocks import rows
@@ -44,17 +43,20 @@ def sample(post: Posterior, n: int, seed: int) -> Trajectories:
             break
         _, policy, branches = post.step(t)
         state = states[alive, t]
-        choice = draw(rng, mdp.choice_offset, state, lambda c: policy[mdp.choice_state[c], mdp.choice_action[c]])
+        of_choice = lambda c, policy=policy: policy[mdp.choice_state[c], mdp.choice_action[c]]
+        choice = draw(rng, mdp.choice_offset, state, of_choice)
         actions[alive, t] = mdp.choice_action[choice]
         ends = mdp.discount < 1
-        branch = draw(rng, mdp.branch_offset, choice, lambda b: branches[position[b]], may_end=ends)
+        branch = draw(rng, mdp.branch_offset, choice, lambda b, branches=branches: branches[position[b]], may_end=ends)
         alive, branch = alive[branch >= 0], branch[branch >= 0]
         states[alive, t + 1] = mdp.next_state[branch]
         alive = alive[~mdp.terminal[states[alive, t + 1]]]
     return Trajectories(states, actions)
 
 
-def draw(rng: np.random.Generator, offset: np.ndarray, members: np.ndarray, weight: Any, may_end: bool = False) -> np.ndarray:
+def draw(
+    rng: np.random.Generator, offset: np.ndarray, members: np.ndarray, weight: Any, may_end: bool = False
+) -> np.ndarray:
     """One item of each member's row, with probability proportional to its weight.
 
     With `may_end` the weights are probabilities that sum to at most one; what is missing is drawn as −1.
@@ -85,7 +87,9 @@ def log_prob(post: Posterior, trajectories: Trajectories) -> np.ndarray:
         if not len(acting):
             break
         policy, branches = post.log_step(t)
-        state, action, later = (x[acting, c] for x, c in ((trajectories.state, t), (trajectories.action, t), (trajectories.state, t + 1)))
+        state, action, later = (
+            x[acting, c] for x, c in ((trajectories.state, t), (trajectories.action, t), (trajectories.state, t + 1))
+        )
         out[acting] += policy[state, action]
         wanted = state.astype(np.int64) * mdp.num_actions + action
         choice = np.minimum(np.searchsorted(key, wanted), mdp.num_choices - 1)
@@ -108,7 +112,9 @@ def check_ranges(post: Posterior, trajectories: Trajectories) -> None:
         bad = (values < -1) | (values >= count)
         if bad.any():
             i, t = np.argwhere(bad)[0].tolist()
-            raise error(f"trajectory {i}, step {t}: {kind} {values[i, t]} is not among 0 .. {count - 1}", "number from 0")
+            raise error(
+                f"trajectory {i}, step {t}: {kind} {values[i, t]} is not among 0 .. {count - 1}", "number from 0"
+            )
     longest = int(np.argmax(trajectories.length))
     if trajectories.length[longest] > post.horizon:
         raise TrajectoryLengthError(
@@ -118,7 +124,7 @@ def check_ranges(post: Posterior, trajectories: Trajectories) -> None:
 
 
 def check_ends(post: Posterior, trajectories: Trajectories) -> None:
-    """A trajectory that stops early is in a terminal state, or may be heading for one; with discount it may stop anywhere."""
+    """One that stops early is in a terminal state, or may be heading for one; with discount it may stop anywhere."""
     mdp, length = post.mdp, trajectories.length
     early = np.flatnonzero(length < post.horizon)
     if mdp.discount < 1 or not len(early):

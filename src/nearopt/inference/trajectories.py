@@ -35,7 +35,8 @@ class Trajectories:
         states, actions = rectangle(state, "state"), rectangle(action, "action")
         if len(states) != len(actions):
             raise TrajectoryShapeError(
-                f"{len(states)} rows of states and {len(actions)} rows of actions", "give one row of each per trajectory"
+                f"{len(states)} rows of states and {len(actions)} rows of actions",
+                "give one row of each per trajectory",
             )
         length = max(actions.shape[1], states.shape[1] - 1)
         return Trajectories(widen(states, length + 1), widen(actions, length))
@@ -51,7 +52,11 @@ class Trajectories:
         late = acts[:, 1:] & ~acts[:, :-1]  # an action after a gap
         blind = acts & ~seen[:, :-1]  # an action in no recorded state
         stray = seen[:, 1:] & ~acts  # a state that no action led to
-        for mask, what in ((late, "acts again after it ended"), (blind, "acts in no recorded state"), (stray, "has a state after its end")):
+        for mask, what in (
+            (late, "acts again after it ended"),
+            (blind, "acts in no recorded state"),
+            (stray, "has a state after its end"),
+        ):
             if mask.any():
                 i, t = np.argwhere(mask)[0].tolist()
                 raise TrajectoryShapeError(f"trajectory {i} {what} at step {t}", "fill up with -1 behind the end only")

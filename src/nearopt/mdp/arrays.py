@@ -43,12 +43,13 @@ def transition_rows(transition: Any) -> tuple[scipy.sparse.csr_array, int, int]:
     """Non-zero transitions as CSR (S·A, S), with S and A."""
     if scipy.sparse.issparse(transition):
         rows = scipy.sparse.csr_array(transition, copy=True)
-        if rows.ndim != 2 or rows.shape[1] == 0 or rows.shape[0] == 0 or rows.shape[0] % rows.shape[1]:
+        height, width = np.shape(rows) if rows.ndim == 2 else (0, 0)
+        if width == 0 or height == 0 or height % width:
             raise ShapeError(f"sparse transition has shape {rows.shape}", "give (S·A, S), row s·A + a")
         rows.data = real_array(rows.data, "transition")
         rows.sum_duplicates()
         rows.eliminate_zeros()
-        return rows, rows.shape[1], rows.shape[0] // rows.shape[1]
+        return rows, width, height // width
     dense = real_array(transition, "transition")
     if dense.ndim != 3 or dense.shape[0] != dense.shape[2]:
         raise ShapeError(f"transition has shape {dense.shape}", "give (S, A, S), or scipy sparse (S·A, S)")
@@ -80,10 +81,14 @@ def check_choices(marked: np.ndarray, present: np.ndarray, terminal: np.ndarray)
     lost = ~marked.any(1) & ~terminal
     if lost.any():
         s = int(np.argmax(lost))
-        raise NoChoiceError(f"state {s} has no available action and is not terminal", "give it one, or mark it terminal")
+        raise NoChoiceError(
+            f"state {s} has no available action and is not terminal", "give it one, or mark it terminal"
+        )
 
 
-def branch_rewards(reward: Any, row: np.ndarray, next_state: np.ndarray, num_states: int, num_actions: int) -> np.ndarray:
+def branch_rewards(
+    reward: Any, row: np.ndarray, next_state: np.ndarray, num_states: int, num_actions: int
+) -> np.ndarray:
     """(B,) the reward of each branch, from (S,), (S, A), (S, A, S) or sparse (S·A, S)."""
     if scipy.sparse.issparse(reward):
         table = scipy.sparse.csr_array(reward, copy=True)

@@ -1,9 +1,9 @@
 """Every mistake a user can make has a type of its own, and every message ends with a mend.
 
-    >>> raise RowSumError("state 2, action 0: the probabilities sum to 0.97", "divide the row by its sum")
-    Traceback (most recent call last):
-    ...
-    nearopt.mdp.errors.RowSumError: state 2, action 0: the probabilities sum to 0.97; divide the row by its sum.
+>>> raise RowSumError("state 2, action 0: the probabilities sum to 0.97", "divide the row by its sum")
+Traceback (most recent call last):
+...
+nearopt.mdp.errors.RowSumError: state 2, action 0: the probabilities sum to 0.97; divide the row by its sum.
 """
 
 

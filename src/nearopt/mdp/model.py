@@ -249,8 +249,9 @@ class MDP:
         if same.any():
             b = int(np.argmax(same))
             c = self.branch_choice[b]
+            where = self.describe(int(self.choice_state[c]), int(self.choice_action[c]))
             raise AmbiguousRewardError(
-                f"{self.describe(self.choice_state[c], self.choice_action[c])} reaches state {self.next_state[b]} with "
+                f"{where} reaches state {self.next_state[b]} with "
                 f"two rewards, {self.branch_reward[b]:g} and {self.branch_reward[b + 1]:g}",
                 "use mdp.branch_reward, which has one reward per branch",
             )

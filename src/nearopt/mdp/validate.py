@@ -61,7 +61,9 @@ def check_structure(raw: dict[str, Any]) -> dict[str, Any]:
         raise StructureError("branch_offset and choice_action disagree on the number of choices", "rebuild the model")
     for name in ("next_state", "branch_reward"):
         if out[name].shape != out["probability"].shape:
-            raise ShapeError(f"{name} has shape {out[name].shape}, probability {out['probability'].shape}", "match them")
+            raise ShapeError(
+                f"{name} has shape {out[name].shape}, probability {out['probability'].shape}", "match them"
+            )
     check_branches(out, num_states)
     out.update(canonical(out))
     out["initial"] = check_initial(out["initial"], num_states)
@@ -103,7 +105,9 @@ def check_branches(out: dict[str, Any], num_states: int) -> None:
         return int(np.argmax(mask)) if mask.any() else None
 
     if (c := first((action < 0) | (action >= out["num_actions"]))) is not None:
-        raise ActionRangeError(f"action {action[c]} is not among 0 .. {out['num_actions'] - 1}", "number actions from 0")
+        raise ActionRangeError(
+            f"action {action[c]} is not among 0 .. {out['num_actions'] - 1}", "number actions from 0"
+        )
     p, r, s = out["probability"], out["branch_reward"], out["next_state"]
     if (b := first(np.isnan(p))) is not None:
         raise NaNError(f"{where(b)}: a transition probability is NaN", "replace it by a number")
@@ -112,7 +116,9 @@ def check_branches(out: dict[str, Any], num_states: int) -> None:
     if (b := first(p < 0)) is not None:
         raise NegativeProbabilityError(f"{where(b)}: the probability {p[b]:g} is negative", "give numbers from 0 to 1")
     if (b := first((s < 0) | (s >= num_states))) is not None:
-        raise StateRangeError(f"{where(b)}: next state {s[b]} is not among 0 .. {num_states - 1}", "number states from 0")
+        raise StateRangeError(
+            f"{where(b)}: next state {s[b]} is not among 0 .. {num_states - 1}", "number states from 0"
+        )
     if (b := first((r == np.inf) & (p > 0))) is not None:
         raise InfiniteRewardError(f"{where(b)}: the reward is +inf", "give a finite reward, or -inf to forbid")
     sums = np.add.reduceat(p, branch_offset[:-1]) if len(p) else np.zeros(0)
@@ -121,7 +127,7 @@ def check_branches(out: dict[str, Any], num_states: int) -> None:
 
 
 def canonical(out: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Choices sorted by action, branches by next state and reward, duplicates merged, zeros dropped, rows normalised."""
+    """Choices by action, branches by next state and reward; duplicates merged, zeros dropped, rows normalised."""
     choice_offset, branch_offset, action = out["choice_offset"], out["branch_offset"], out["choice_action"]
     p, s, r = out["probability"], out["next_state"], out["branch_reward"]
     num_choices = len(action)
@@ -142,9 +148,11 @@ def canonical(out: dict[str, Any]) -> dict[str, np.ndarray]:
     choice, p, s, r = choice[keep], p[keep], s[keep], r[keep]
 
     def apart() -> np.ndarray:  # True where a branch differs from the one before it
-        return (np.diff(choice) != 0) | (np.diff(s) != 0) | (np.diff(r) != 0) & ~((r[1:] == -np.inf) & (r[:-1] == -np.inf))
+        return (
+            (np.diff(choice) != 0) | (np.diff(s) != 0) | (np.diff(r) != 0) & ~((r[1:] == -np.inf) & (r[:-1] == -np.inf))
+        )
 
-    ordered = (np.diff(choice) > 0) | (np.diff(choice) == 0) & ((np.diff(s) > 0))
+    ordered = (np.diff(choice) > 0) | (np.diff(choice) == 0) & (np.diff(s) > 0)
     if not ordered.all():
         order = np.lexsort((r, s, choice))
         choice, p, s, r = choice[order], p[order], s[order], r[order]
@@ -160,7 +168,11 @@ def canonical(out: dict[str, Any]) -> dict[str, np.ndarray]:
             p = np.where(off[choice], p / sums[choice], p)
     index = np.int32 if len(choice_offset) <= 2**31 else np.int64
     return dict(
-        choice_action=action.astype(np.int32), branch_offset=offset, probability=p, next_state=s.astype(index), branch_reward=r
+        choice_action=action.astype(np.int32),
+        branch_offset=offset,
+        probability=p,
+        next_state=s.astype(index),
+        branch_reward=r,
     )
 
 
