@@ -45,7 +45,7 @@ $(STAMP): constraints.txt pyproject.toml
 	echo "setup: done; next: make demo"
 
 demo: $(STAMP) ## a first answer, in a minute
-	@$(BIN)/python examples/demo.py
+	@JAX_COMPILATION_CACHE_DIR=out/.jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 $(BIN)/python examples/demo.py
 
 test: check ## check, then run the tests
 	@$(BIN)/python -m pytest

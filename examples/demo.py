@@ -3,8 +3,10 @@
 For each, the posterior over behaviour given that every decision is near-optimal; its pictures go to out/demo/NAME/.
 """
 
+import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,23 +25,30 @@ COLUMNS = "{:20} {:>7} {:>8} {:>12} {:>13} {:>9} {:>8}"
 def main(folder: Path) -> None:
     print("Exact inference of near-optimal behaviour (optimism 1, flat prior)\n")
     print(COLUMNS.format("input", "states", "horizon", "temperature", "log evidence", "P(goal)", "seconds"))
-    answers = []
-    for name, source, horizon, temperature, others in INPUTS:
-        start = time.perf_counter()
-        mdp = load(source)
-        posterior = no.infer(mdp, horizon, temperature=temperature)
-        log_evidence = posterior.log_partition
-        reached = posterior.state_probs[-1, goals(mdp)].sum()
-        seconds = time.perf_counter() - start
-        numbers = f"{log_evidence:.4f}", f"{reached:.5f}", f"{seconds:.2f}"
-        print(COLUMNS.format(source, f"{mdp.num_states:,}", horizon, temperature, *numbers), flush=True)
-        answers.append((name, posterior, [no.infer(mdp, horizon, temperature=other) for other in others]))
+    pictures = []
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as workers:
+        for row, paths in workers.map(solve, INPUTS, [folder] * len(INPUTS)):
+            print(COLUMNS.format(*row), flush=True)
+            pictures += paths
     print("\nlog evidence: log p(every decision is optimal), in nats, up to the flat prior, which is not normalised.")
     print("P(goal): probability, under the posterior, that the goal is reached by the end.")
     print("seconds: reading, compiling, inferring.\n\nPictures")
-    for name, posterior, sweep in answers:
-        for path in draw(posterior, sweep, folder / name):
-            print(f"  {path}", flush=True)
+    for path in pictures:
+        print(f"  {path}")
+
+
+def solve(task: tuple, folder: Path) -> tuple[tuple, list[Path]]:
+    """One input: its row of the table, and its pictures."""
+    name, source, horizon, temperature, others = task
+    start = time.perf_counter()
+    mdp = load(source)
+    posterior = no.infer(mdp, horizon, temperature=temperature)
+    log_evidence = posterior.log_partition
+    reached = posterior.state_probs[-1, goals(mdp)].sum()
+    seconds = time.perf_counter() - start
+    sweep = [no.infer(mdp, horizon, temperature=other) for other in others]
+    numbers = f"{log_evidence:.4f}", f"{reached:.5f}", f"{seconds:.2f}"
+    return (source, f"{mdp.num_states:,}", horizon, temperature, *numbers), draw(posterior, sweep, folder / name)
 
 
 def load(source: str) -> no.MDP:

@@ -82,7 +82,7 @@ def test_soft_max_is_exact(temperature, rows):
         for i in range(10):
             terms = [
                 mpmath.exp(mpmath.mpf(float(l)) + mpmath.mpf(float(v)) / temperature)
-                for l, v in zip(log_prior[:, i], q[:, i])
+                for l, v in zip(log_prior[:, i], q[:, i], strict=True)
             ]
             known = float(temperature * mpmath.log(mpmath.fsum(terms)))
             assert abs(value[i] - known) <= 1e-15 * (4 * abs(known) + 20 * temperature + spread)

@@ -149,7 +149,7 @@ PSI = [(-1) ** n / (n + 1) for n in range(12)]
 def polynomial(x: Float[Array, "..."], coefficients: Sequence[float]) -> Float[Array, "..."]:
     """Horner's rule; |x| above SERIES gives a finite number that the caller does not use."""
     x = jnp.clip(x, -2 * SERIES, 2 * SERIES)
-    return reduce(lambda sum, c: sum * x + c, reversed(coefficients[:-1]), jnp.full_like(x, coefficients[-1]))
+    return reduce(lambda above, c: above * x + c, reversed(coefficients[:-1]), jnp.full_like(x, coefficients[-1]))
 
 
 class Soft(NamedTuple):
@@ -272,8 +272,8 @@ def backup(
         x = x if is_zero(scale) else lax.optimization_barrier(x)  # exponentials are vectorised only away from a gather
         row = entropic_mean(x, block.probability, scale)
         q.append(jnp.where(block.available, row.mean, -jnp.inf))
-        soft = soft_max(lax.optimization_barrier(q[-1]), p, temperature)
-        policy.append(soft.policy)
+        states = soft_max(lax.optimization_barrier(q[-1]), p, temperature)
+        policy.append(states.policy)
         branches.append(tilt(x, block.probability, scale, row))
-        value.append(jnp.where(block.available.any(axis=0), soft.value, 0.0))
+        value.append(jnp.where(block.available.any(axis=0), states.value, 0.0))
     return Step(q, policy, branches, jnp.concatenate(value) if len(value) > 1 else value[0])

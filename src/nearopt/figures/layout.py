@@ -11,6 +11,11 @@ from nearopt.mdp.errors import PositionError
 SPARSEST = 20  # a bounding box of more than this many places per state is no grid
 MOST_CELLS = 4_000_000
 MOST_COLUMNS = 400  # moments in a picture with a time axis
+LARGE = 2_500  # cells from which on a map shows only the part where somebody comes
+REACHED = 0.01  # expected visits from which on a state counts as reached
+RIM = 0.35  # room around the grid, in cells, for arrows against its edge
+
+Window = tuple[tuple[float, float], tuple[float, float]]  # limits of rows (bottom, top) and columns (left, right)
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,9 @@ class Lattice:
 
     def image(self, values: np.ndarray) -> np.ma.MaskedArray:
         """(rows, columns) of values (S,), masked where there is no state and where the value is not finite."""
-        out = np.ma.masked_all(self.shape)
-        out[self.row, self.column] = np.ma.masked_invalid(values)
-        return out
+        out = np.full(self.shape, np.nan)
+        out[self.row, self.column] = values
+        return finite(out)
 
     @property
     def wall(self) -> np.ndarray:
@@ -34,9 +39,11 @@ class Lattice:
         out[self.row, self.column] = False
         return out
 
-    @property
-    def aspect(self) -> float:
-        return self.shape[1] / self.shape[0]
+
+def finite(values: np.ndarray) -> np.ma.MaskedArray:
+    """Values, masked where they are not finite, and 0 under the mask: matplotlib computes with what is under it."""
+    known = np.isfinite(values)
+    return np.ma.array(np.where(known, values, 0.0), mask=~known)
 
 
 def find_lattice(mdp: World) -> Lattice | None:
@@ -96,6 +103,14 @@ def moments(posterior: Answer, count: int) -> np.ndarray:
     return np.append(thin(busy, count - 1), posterior.horizon)
 
 
+def until(answers: Sequence[Answer]) -> int:
+    """The last moment worth a column: the horizon, or soon after nobody acts any more."""
+    horizon = max(answer.horizon for answer in answers)
+    going = [np.flatnonzero(acting(answer) > 0.02) for answer in answers]
+    busy = max((int(times[-1]) for times in going if len(times)), default=horizon)
+    return horizon if 2 * busy > horizon or horizon <= 40 else max(busy * 5 // 4, 20)
+
+
 def thin(horizon: int, count: int) -> np.ndarray:
     """Up to `count` time steps from 0 to horizon, both included, evenly spread."""
     return np.unique(np.round(np.linspace(0, horizon, count)).astype(int))
@@ -152,6 +167,49 @@ def state_reward(mdp: World) -> tuple[np.ndarray, str]:
     total = np.bincount(state, weight * np.where(seen, mdp.branch_reward, 0.0), mdp.num_states)
     count = np.bincount(state, weight, mdp.num_states)
     return np.where(count > 0, total / np.where(count > 0, count, 1), np.nan), "of a step from here, mean over actions"
+
+
+# ---------------------------------------------------------------- windows
+def reached_states(posterior: Answer) -> np.ndarray:
+    """States that are not terminal and have at least 0.01 expected visits; of those the 2,500 busiest."""
+    total = np.where(posterior.mdp.terminal, 0.0, visits(posterior))
+    order = np.argsort(-total, kind="stable")[:LARGE]
+    return np.sort(order[total[order] >= REACHED])
+
+
+def whole(mdp: World) -> Window:
+    """All of the grid."""
+    rows, columns = require_lattice(mdp).shape
+    return (rows - 0.5, -0.5), (-0.5, columns - 0.5)
+
+
+def around(posterior: Answer, rim: float = 0.0) -> Window:
+    """The part of the grid that holds the reached states and the goals, and a cell around; `rim` widens the grid."""
+    lattice = require_lattice(posterior.mdp)
+    states = np.concatenate([reached_states(posterior), goals(posterior.mdp)[0]])
+    (bottom, _), (_, right) = whole(posterior.mdp)
+    if not len(states):
+        return whole(posterior.mdp)
+    rows, columns = lattice.row[states], lattice.column[states]
+    return (
+        (min(rows.max() + 1.5, bottom + rim), max(rows.min() - 1.5, -0.5 - rim)),
+        (max(columns.min() - 1.5, -0.5 - rim), min(columns.max() + 1.5, right + rim)),
+    )
+
+
+def view(answers: Sequence[Answer]) -> Window:
+    """All of a small grid; of a large one the part where somebody comes in one of the answers."""
+    lattice = require_lattice(answers[0].mdp)
+    if lattice.shape[0] * lattice.shape[1] <= LARGE:
+        return whole(answers[0].mdp)
+    rows, columns = np.moveaxis(np.array([around(answer) for answer in answers]), 1, 0)
+    return (rows[:, 0].max(), rows[:, 1].min()), (columns[:, 0].min(), columns[:, 1].max())
+
+
+def aspect(window: Window) -> float:
+    """Width by height."""
+    rows, columns = window
+    return (columns[1] - columns[0]) / (rows[0] - rows[1])
 
 
 # ---------------------------------------------------------------- arrows

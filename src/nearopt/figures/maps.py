@@ -22,7 +22,7 @@ from nearopt.figures.canvas import (
     WALL,
     probability_norm,
 )
-from nearopt.figures.layout import goals, require_lattice, state_reward, visits
+from nearopt.figures.layout import REACHED, Window, goals, require_lattice, state_reward, visits, whole
 from nearopt.figures.results import Answer, World
 
 MOST_MARKS = 300
@@ -36,11 +36,12 @@ def draw_map(
     norm: Normalize | None = None,
     cmap: str | Colormap = LOG_MAP,
     blank: Any = None,
+    window: Window | None = None,
 ) -> AxesImage:
     """One number per state as coloured cells; returns the image, whose array is `values` laid out on the grid.
 
     Walls are grey, cells whose value is not finite (−inf) hatched, cells in `blank` (S,) bool white. Starts and goals
-    are marked. Raises `PositionError` where the positions are not the cells of a grid.
+    are marked. `window` shows a part of the grid. Raises `PositionError` where the positions are no cells of a grid.
     """
     lattice = require_lattice(mdp)
     rows, columns = lattice.shape
@@ -55,8 +56,9 @@ def draw_map(
     ax.imshow(ground, extent=extent, interpolation="nearest", zorder=1)
     shown = lattice.image(np.where(blank, np.nan, np.asarray(values, float)))
     image = ax.imshow(shown, extent=extent, interpolation="nearest", norm=norm, cmap=cmap, zorder=2)
-    ax.set_xlim(-0.5, columns - 0.5)
-    ax.set_ylim(rows - 0.5, -0.5)
+    down, across = window or whole(mdp)
+    ax.set_xlim(across)
+    ax.set_ylim(down)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_aspect("equal")
@@ -71,7 +73,8 @@ def draw_marks(mdp: World, *, ax: Axes) -> list[PolyCollection]:
     """Starts as discs, goals as stars, other terminal states (those whose arrival pays less) as crosses."""
     lattice = require_lattice(mdp)
     best, other = goals(mdp)
-    cell = min(ax.bbox.width / lattice.shape[1], ax.bbox.height / lattice.shape[0]) * 72 / ax.figure.dpi  # points
+    across, down = np.abs(np.diff([ax.get_xlim(), ax.get_ylim()])).reshape(-1)
+    cell = min(ax.bbox.width / across, ax.bbox.height / down) * 72 / ax.figure.dpi  # points
     radius = max(0.2, 4.5 / cell)  # a fifth of a cell, but to be seen in the smallest panel too
     edge = min(0.8, 0.12 * radius * cell)
     drawn = []
@@ -110,7 +113,7 @@ def legend_handles(mdp: World, *, impossible: bool = False, blank: bool = False,
     if lattice.wall.any():
         handles.append(Patch(facecolor=WALL, label="wall"))
     if rare:
-        handles.append(Patch(facecolor=EMPTY, label="expected visits < 0.01: not drawn"))
+        handles.append(Patch(facecolor=EMPTY, label=f"expected visits < {REACHED:g}: not drawn"))
     if impossible:
         handles.append(Patch(facecolor="white", edgecolor=HATCHED, hatch="////", label=r"impossible ($-\infty$)"))
     return handles
@@ -141,27 +144,38 @@ def log_backward(posterior: Answer, t: int) -> np.ndarray:
         return posterior.value[t] / (posterior.temperature or 1.0)
 
 
-def draw_backward(posterior: Answer, t: int, *, ax: Axes, norm: Normalize | None = None) -> AxesImage:
+def draw_backward(
+    posterior: Answer, t: int, *, ax: Axes, norm: Normalize | None = None, window: Window | None = None
+) -> AxesImage:
     """log β_t(s) = V_t(s)/τ in nats (V_t at temperature 0); −inf is hatched."""
-    return draw_map(posterior.mdp, log_backward(posterior, t), ax=ax, norm=norm)
+    return draw_map(posterior.mdp, log_backward(posterior, t), ax=ax, norm=norm, window=window)
 
 
-def draw_forward(posterior: Answer, t: int, *, ax: Axes, norm: Normalize | None = None) -> AxesImage:
+def draw_forward(
+    posterior: Answer, t: int, *, ax: Axes, norm: Normalize | None = None, window: Window | None = None
+) -> AxesImage:
     """log α_t(s) in nats; −inf is hatched."""
-    return draw_map(posterior.mdp, posterior.log_forward[t], ax=ax, norm=norm)
+    return draw_map(posterior.mdp, posterior.log_forward[t], ax=ax, norm=norm, window=window)
 
 
-def draw_marginal(posterior: Answer, t: int, *, ax: Axes, norm: Normalize | None = None) -> AxesImage:
+def draw_marginal(
+    posterior: Answer, t: int, *, ax: Axes, norm: Normalize | None = None, window: Window | None = None
+) -> AxesImage:
     """p(s_t | O_1:T), the intersection of forward and backward messages."""
     norm = norm or probability_norm(float(posterior.state_probs[t].max()))
-    return draw_map(posterior.mdp, posterior.state_probs[t], ax=ax, norm=norm, cmap=PROBABILITY_MAP)
+    return draw_map(posterior.mdp, posterior.state_probs[t], ax=ax, norm=norm, cmap=PROBABILITY_MAP, window=window)
 
 
 def draw_visits(
-    posterior: Answer, *, ax: Axes, norm: Normalize | None = None, cmap: str = PROBABILITY_MAP
+    posterior: Answer,
+    *,
+    ax: Axes,
+    norm: Normalize | None = None,
+    cmap: str = PROBABILITY_MAP,
+    window: Window | None = None,
 ) -> AxesImage:
     """Expected visits Σ_t p(s_t | O_1:T); terminal states, where visits only count the time that is left, are white."""
     terminal = posterior.mdp.terminal
     total = visits(posterior)
     norm = norm or probability_norm(float(total[~terminal].max(initial=0.0)))
-    return draw_map(posterior.mdp, total, ax=ax, norm=norm, cmap=cmap, blank=terminal)
+    return draw_map(posterior.mdp, total, ax=ax, norm=norm, cmap=cmap, blank=terminal, window=window)

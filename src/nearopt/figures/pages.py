@@ -16,7 +16,21 @@ from nearopt.figures.canvas import (
     new_page,
     probability_norm,
 )
-from nearopt.figures.layout import Lattice, brightest, ended, middle, moments, require_lattice, state_reward, visits
+from nearopt.figures.layout import (
+    RIM,
+    Window,
+    around,
+    aspect,
+    brightest,
+    ended,
+    middle,
+    moments,
+    reached_states,
+    state_reward,
+    view,
+    visits,
+    whole,
+)
 from nearopt.figures.maps import (
     draw_backward,
     draw_forward,
@@ -26,7 +40,7 @@ from nearopt.figures.maps import (
     legend_handles,
     log_backward,
 )
-from nearopt.figures.paths import check_paths, draw_policy, draw_trajectories, reached_states, window
+from nearopt.figures.paths import check_paths, draw_policy, draw_trajectories
 from nearopt.figures.results import Answer, Paths
 from nearopt.figures.words import (
     arrivals,
@@ -58,28 +72,27 @@ def grid_pages(posterior: Answer, trajectories: Paths | None, sweep: Sequence[An
 
 
 # ---------------------------------------------------------------- shapes
-def big_size(lattice: Lattice) -> tuple[float, float]:
+def big_size(window: Window) -> tuple[float, float]:
     """Width and height of a page with one map."""
-    height = float(np.clip((WIDTH - 1) / lattice.aspect, 2.0, 7.0))
-    return float(np.clip(height * lattice.aspect + 1, 10.0, WIDTH)), height + 2.2
+    height = float(np.clip((WIDTH - 1) / aspect(window), 1.0, 7.0))
+    return float(np.clip(height * aspect(window) + 1, 10.0, WIDTH)), height + 2.2
 
 
-def panels(posterior: Answer, count: int, title: str, line: str) -> tuple[Figure, SubFigure, np.ndarray]:
+def columns_for(window: Window) -> int:
+    """How many maps stand side by side."""
+    return 1 if aspect(window) > 5 else 3 if aspect(window) > 1.4 else MOMENTS
+
+
+def panels(window: Window, count: int, title: str, line: str) -> tuple[Figure, SubFigure, np.ndarray]:
     """A page of `count` equal maps."""
-    lattice = require_lattice(posterior.mdp)
-    across = min(count, columns_for(lattice))
+    across = min(count, columns_for(window))
     down = -(-count // across)
-    each = np.clip((WIDTH - 0.3) / max(across, 2) / lattice.aspect, 0.5, 4.5)
+    each = np.clip((WIDTH - 0.3) / max(across, 2) / aspect(window), 0.5, 4.5)
     figure, body = new_page(WIDTH, float(each + 0.45) * down + 2.1, title, line)
     axes = body.subplots(down, across, squeeze=False).reshape(-1)
     for spare in axes[count:]:
         spare.remove()
     return figure, body, axes[:count]
-
-
-def columns_for(lattice: Lattice) -> int:
-    """How many maps stand side by side."""
-    return 1 if lattice.aspect > 5 else 3 if lattice.aspect > 1.4 else MOMENTS
 
 
 def legend(figure: Figure, posterior: Answer, **which: bool) -> None:
@@ -95,7 +108,7 @@ def world_page(posterior: Answer) -> Figure:
     known = np.unique(reward[~np.isnan(reward)])
     same = f"   every step pays {known[0]:g}" if len(known) == 1 else ""
     line = f"{mdp.num_states:,} states   {mdp.num_actions} actions{same}"
-    figure, body = new_page(*big_size(require_lattice(mdp)), "The world", line)
+    figure, body = new_page(*big_size(whole(mdp)), "The world", line)
     ax = body.subplots()
     image = draw_world(mdp, ax=ax)
     if len(known) > 1:
@@ -112,7 +125,7 @@ def messages_page(
     """Log messages at a few moments on one colour scale."""
     title, label = words
     times = moments(posterior, MOMENTS).tolist()
-    figure, body, axes = panels(posterior, len(times), title, settings(posterior))
+    figure, body, axes = panels(whole(posterior.mdp), len(times), title, settings(posterior))
     rows = [row(t) for t in times]
     norm, cut = log_norm(rows)
     for ax, t in zip(axes, times, strict=True):
@@ -135,29 +148,34 @@ def forward_page(posterior: Answer) -> Figure:
 
 def posterior_page(posterior: Answer) -> Figure:
     """Expected visits, large, and the state probabilities at a few moments."""
-    lattice, times = require_lattice(posterior.mdp), moments(posterior, MOMENTS).tolist()
+    window, times = view([posterior]), moments(posterior, MOMENTS).tolist()
     title, label = marginal_words(posterior)
-    across = {1: 1, 3: 2}.get(columns_for(lattice), 3)
+    across = {1: 1, 3: 2}.get(columns_for(window), 3)
     down = -(-len(times) // across)
-    height = down * (6.2 / across / lattice.aspect + 0.65) + 1.6
+    height = down * (6.2 / across / aspect(window) + 0.65) + 1.6
     figure, body = new_page(16.0, float(np.clip(height, 6.0, 8.5)), title, settings(posterior))
     left, right = body.subfigures(1, 2, width_ratios=(1.2 if across < 3 else 1.0, 1), wspace=0.02)
     large = left.subplots()
-    image = draw_visits(posterior, ax=large)
+    image = draw_visits(posterior, ax=large, window=window)
     goal, other = ended(posterior)
-    name_panel(large, "summed over time")
+    name_panel(large, "summed over time" + part(posterior, window))
     colour_bar(left, image, large, visits_label(posterior), location="left", aspect=30)
     norm = probability_norm(brightest(posterior, times))
     small = right.subplots(down, across, squeeze=False).reshape(-1)
     for ax, t in zip(small, times, strict=False):
-        image = draw_marginal(posterior, t, ax=ax, norm=norm)
+        image = draw_marginal(posterior, t, ax=ax, norm=norm, window=window)
         arrived = arrivals(goal[t], other[t], posterior.mdp)
         name_panel(ax, "\n".join(filter(None, (moment(posterior, t), arrived))))
     for spare in small[len(times) :]:
         spare.remove()
-    colour_bar(right, image, list(small[: len(times)]), label, location="right", aspect=30, extend="max")
+    where = dict(location="bottom", aspect=40) if aspect(window) < 0.5 else dict(location="right", aspect=30)
+    colour_bar(right, image, list(small[: len(times)]), label, extend="max", **where)
     legend(figure, posterior, blank=True)
     return figure
+
+
+def part(posterior: Answer, window: Window) -> str:
+    return "" if window == whole(posterior.mdp) else " (a part of the world)"
 
 
 def path_words(posterior: Answer, trajectories: Paths) -> str:
@@ -168,9 +186,10 @@ def path_words(posterior: Answer, trajectories: Paths) -> str:
 def trajectories_page(posterior: Answer, trajectories: Paths) -> Figure:
     """Trajectories over the expected visits."""
     title = path_words(posterior, trajectories)
-    figure, body = new_page(*big_size(require_lattice(posterior.mdp)), title, settings(posterior))
+    window = view([posterior])
+    figure, body = new_page(*big_size(window), title + part(posterior, window), settings(posterior))
     ax = body.subplots()
-    image = draw_visits(posterior, ax=ax, cmap=PALE_MAP)
+    image = draw_visits(posterior, ax=ax, cmap=PALE_MAP, window=window)
     draw_trajectories(posterior.mdp, trajectories, ax=ax)
     colour_bar(body, image, ax, visits_label(posterior))
     legend(figure, posterior)
@@ -179,16 +198,15 @@ def trajectories_page(posterior: Answer, trajectories: Paths) -> Figure:
 
 def policy_page(posterior: Answer) -> Figure:
     """The policy at the first decision and at one on the way."""
-    times = sorted({0, middle(posterior)})
-    down = len(times) if require_lattice(posterior.mdp).aspect > 1.4 else 1
+    times, window = sorted({0, middle(posterior)}), around(posterior, RIM)
+    down = len(times) if aspect(window) > 1.4 else 1
     across = len(times) // down
     reached, late = reached_states(posterior), False
-    rows, columns = window(posterior.mdp, reached)
-    each = float(np.clip((WIDTH - 0.3) / across * np.ptp(rows) / np.ptp(columns), 1.5, 6.5))
+    each = float(np.clip((WIDTH - 0.3) / across / aspect(window), 1.0, 6.5))
     title = f"{policy_title(posterior)}: length and opacity of an arrow are the probability of its action"
     figure, body = new_page(WIDTH, (each + 0.45) * down + 1.6, title, settings(posterior))
     for ax, t in zip(body.subplots(down, across, squeeze=False).reshape(-1), times, strict=True):
-        draw_policy(posterior, t, ax=ax)
+        draw_policy(posterior, t, ax=ax, window=window)
         late |= bool(np.isneginf(posterior.value[t][reached]).any())
         name_panel(ax, rf"$\pi_t(a\,|\,s)$ at t = {t:,}")
     legend(figure, posterior, rare=True, impossible=late)
@@ -197,11 +215,11 @@ def policy_page(posterior: Answer) -> Figure:
 
 def temperature_page(answers: Sequence[Answer]) -> Figure:
     """Expected visits at each temperature, on one colour scale."""
-    line = settings(answers[0], temperature=False)
-    figure, body, axes = panels(answers[0], len(answers), "The effect of temperature", line)
+    line, window = settings(answers[0], temperature=False), view(answers)
+    figure, body, axes = panels(window, len(answers), "The effect of temperature", line)
     norm = probability_norm(max(float(visits(a)[~a.mdp.terminal].max(initial=0.0)) for a in answers))
     for ax, answer in zip(axes, answers, strict=True):
-        image = draw_visits(answer, ax=ax, norm=norm)
+        image = draw_visits(answer, ax=ax, norm=norm, window=window)
         arrived = arrivals(*(p[-1] for p in ended(answer)), answer.mdp)
         name_panel(ax, "\n".join(filter(None, (rf"$\tau$ = {answer.temperature:g}", arrived))))
     colour_bar(body, image, list(axes), visits_label(answers[0]))

@@ -7,14 +7,12 @@ from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.quiver import Quiver
 
 from nearopt.figures.canvas import COLOURS, EMPTY, WALL
-from nearopt.figures.layout import directions, goals, require_lattice, visits
+from nearopt.figures.layout import RIM, Window, around, directions, reached_states, require_lattice
 from nearopt.figures.maps import draw_map
 from nearopt.figures.results import Answer, Paths, World
 from nearopt.mdp.errors import StateRangeError
 
-MOST_LINES, MOST_STEPS, MOST_ARROWS = 100, 2_000, 2_500
-REACHED = 0.01  # expected visits from which on a state is worth an arrow
-RIM = 0.85  # how far around the grid, from the centre of its outer cells, arrows against its edge have room
+MOST_LINES, MOST_STEPS = 100, 2_000
 FAINTEST = 0.02  # the least probability that an arrow is drawn for
 
 
@@ -52,19 +50,12 @@ def line_alpha(states: np.ndarray) -> float:
     return float(np.clip(15 / np.sqrt(max((states >= 0).sum(), 1)), 0.12, 0.9))
 
 
-def reached_states(posterior: Answer) -> np.ndarray:
-    """The states that a policy is drawn in: not terminal, at least 0.01 expected visits, at most the 2,500 busiest."""
-    total = np.where(posterior.mdp.terminal, 0.0, visits(posterior))
-    order = np.argsort(-total, kind="stable")[:MOST_ARROWS]
-    return np.sort(order[total[order] >= REACHED])
-
-
-def draw_policy(posterior: Answer, t: int, *, ax: Axes, zoom: bool = True) -> Quiver:
+def draw_policy(posterior: Answer, t: int, *, ax: Axes, window: Window | None = None) -> Quiver:
     """π_t(a|s) as arrows: length and opacity are the probability, p = 1 is 0.7 of a cell long.
 
     Only states with at least 0.01 expected visits have arrows, all others are light grey; states from which success is
-    impossible at t are hatched. `zoom` shows no more of the grid than that. An action that stays is drawn as a dot.
-    Returns the arrows, none below probability 0.02.
+    impossible at t are hatched. The part of the grid around the arrows is shown, or `window`. An action that stays is
+    drawn as a dot. Returns the arrows, none below probability 0.02.
     """
     mdp, lattice = posterior.mdp, require_lattice(posterior.mdp)
     states = reached_states(posterior)
@@ -72,7 +63,9 @@ def draw_policy(posterior: Answer, t: int, *, ax: Axes, zoom: bool = True) -> Qu
     seen[states] = True
     lost = np.isneginf(posterior.value[t]) & ~mdp.terminal
     blank = (seen & ~lost) | mdp.terminal
-    draw_map(mdp, np.where(seen | blank, np.nan, 0.0), ax=ax, cmap=ListedColormap([EMPTY]), blank=blank)
+    window = window or around(posterior, RIM)
+    unseen = np.where(seen | blank, np.nan, 0.0)
+    draw_map(mdp, unseen, ax=ax, cmap=ListedColormap([EMPTY]), blank=blank, window=window)
     states = states[~lost[states]]
     probability = posterior.policy_at(t)[states]
     unit = directions(mdp, lattice, states)
@@ -94,10 +87,6 @@ def draw_policy(posterior: Answer, t: int, *, ax: Axes, zoom: bool = True) -> Qu
     )  # fmt: skip
     ax.add_collection(dots, autolim=False)
     ax.set_facecolor(WALL)
-    if zoom:
-        rows, columns = window(mdp, np.flatnonzero(seen))
-        ax.set_ylim(rows)
-        ax.set_xlim(columns)
     return drawn
 
 
@@ -106,15 +95,3 @@ def shades(probability: np.ndarray) -> np.ndarray:
     colours = np.tile(to_rgba(COLOURS[0]), (len(probability), 1))
     colours[:, 3] = 0.35 + 0.65 * np.clip(probability, 0, 1)
     return colours
-
-
-def window(mdp: World, states: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Limits of the rows (downwards) and columns that hold these states, the starts and goals, and a cell around."""
-    lattice = require_lattice(mdp)
-    shown = np.concatenate([states, np.flatnonzero(mdp.initial), goals(mdp)[0]])
-    rows, columns = lattice.row[shown], lattice.column[shown]
-    bottom, right = lattice.shape[0] - 1 + RIM, lattice.shape[1] - 1 + RIM
-    return (
-        (min(rows.max() + 1.5, bottom), max(rows.min() - 1.5, -RIM)),
-        (max(columns.min() - 1.5, -RIM), min(columns.max() + 1.5, right)),
-    )

@@ -18,7 +18,7 @@ from nearopt.figures.canvas import (
     new_page,
     probability_norm,
 )
-from nearopt.figures.layout import MOST_COLUMNS, brightest, busiest, ended, middle, thin, visits
+from nearopt.figures.layout import MOST_COLUMNS, brightest, busiest, ended, middle, thin, until, visits
 from nearopt.figures.pages import Page, path_words
 from nearopt.figures.results import Answer, Paths
 from nearopt.figures.tables import cells, draw_policy_bars, draw_state_bars, draw_table, draw_table_trajectories
@@ -77,8 +77,9 @@ def messages_sheet(posterior: Answer, states: np.ndarray, values: np.ndarray, un
     title, label = words
     figure, body = table_page(posterior, states, title)
     ax = body.subplots()
-    norm, cut = log_norm([cells(values, states, unit)])
-    image = draw_table(posterior.mdp, values, states, ax=ax, norm=norm, unit=unit)
+    last = until([posterior])
+    norm, cut = log_norm([cells(values, states, last, unit)])
+    image = draw_table(posterior.mdp, values, states, ax=ax, norm=norm, unit=unit, last=last)
     name_panel(ax, which_states(posterior, states))
     hatched = r"; hatched: $-\infty$, impossible" if np.ma.getmaskarray(image.get_array()).any() else ""
     colour_bar(body, image, ax, label + hatched, extend="min" if cut else "neither", **BESIDE)
@@ -97,7 +98,7 @@ def forward_sheet(posterior: Answer, states: np.ndarray) -> Figure:
 
 def marginal_norm(answers: Sequence[Answer], states: np.ndarray) -> PowerNorm:
     """One colour scale for state probabilities."""
-    times = thin(answers[0].horizon, MOST_COLUMNS).tolist()
+    times = thin(until(answers), MOST_COLUMNS).tolist()
     return probability_norm(max(brightest(answer, times, states) for answer in answers))
 
 
@@ -107,7 +108,9 @@ def posterior_sheet(posterior: Answer, states: np.ndarray) -> Figure:
     figure, body = table_page(posterior, states, title)
     ax, side = body.subplots(1, 2, width_ratios=(3, 1))
     norm = marginal_norm([posterior], states)
-    image = draw_table(mdp, posterior.state_probs, states, ax=ax, norm=norm, cmap=PROBABILITY_MAP)
+    image = draw_table(
+        mdp, posterior.state_probs, states, ax=ax, norm=norm, cmap=PROBABILITY_MAP, last=until([posterior])
+    )
     name_panel(ax, which_states(posterior, states))
     draw_state_bars(posterior, states, ax=side)
     side.set_yticks([])
@@ -122,7 +125,9 @@ def trajectories_sheet(posterior: Answer, trajectories: Paths, states: np.ndarra
     figure, body = table_page(posterior, states, path_words(posterior, trajectories))
     ax = body.subplots()
     norm = marginal_norm([posterior], states)
-    image = draw_table(posterior.mdp, posterior.state_probs, states, ax=ax, norm=norm, cmap=PALE_MAP)
+    image = draw_table(
+        posterior.mdp, posterior.state_probs, states, ax=ax, norm=norm, cmap=PALE_MAP, last=until([posterior])
+    )
     draw_table_trajectories(posterior.mdp, trajectories, states, ax=ax)
     breaks = "" if len(states) == posterior.mdp.num_states else "\na line breaks where its state is not among them"
     name_panel(ax, which_states(posterior, states) + breaks)
@@ -151,9 +156,9 @@ def temperature_sheet(answers: Sequence[Answer]) -> Figure:
     line = settings(answers[0], temperature=False)
     figure, body = new_page(WIDTH, 3.4 + 0.19 * max(len(states), 8), "The effect of temperature", line)
     axes = body.subplots(1, len(answers), squeeze=False, sharey=True).reshape(-1)
-    norm = marginal_norm(answers, states)
+    norm, last = marginal_norm(answers, states), until(answers)
     for ax, answer in zip(axes, answers, strict=True):
-        image = draw_table(answer.mdp, answer.state_probs, states, ax=ax, norm=norm, cmap=PROBABILITY_MAP)
+        image = draw_table(answer.mdp, answer.state_probs, states, ax=ax, norm=norm, cmap=PROBABILITY_MAP, last=last)
         arrived = arrivals(*(p[-1] for p in ended(answer)), answer.mdp)
         share = "" if len(states) == answer.mdp.num_states else f"rows: {share_of(answer, states)} of the time"
         name_panel(ax, "\n".join(filter(None, (rf"$\tau$ = {answer.temperature:g}", arrived, share))))

@@ -10,9 +10,10 @@ from matplotlib.colors import Normalize
 from matplotlib.container import BarContainer
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from nearopt.figures.canvas import COLOURS, HATCHED, INK, LOG_MAP, MEDIUM, SMALL, TINY
-from nearopt.figures.layout import MOST_COLUMNS, thin, visits
+from nearopt.figures.layout import MOST_COLUMNS, finite, thin, visits
 from nearopt.figures.paths import check_paths, line_alpha
 from nearopt.figures.results import Answer, Paths, World
 from nearopt.figures.words import action_label, state_label
@@ -26,10 +27,10 @@ def label_states(mdp: World, states: Sequence[int] | np.ndarray, ax: Axes) -> No
     ax.tick_params(axis="y", length=0)
 
 
-def cells(values: np.ndarray, states: np.ndarray, unit: float = 1.0) -> np.ndarray:
-    """(states, moments) of values (T+1, S) / unit."""
+def cells(values: np.ndarray, states: np.ndarray, last: int, unit: float = 1.0) -> np.ndarray:
+    """(states, moments) of values (T+1, S) / unit, up to `last`."""
     with np.errstate(over="ignore"):
-        return values[np.ix_(thin(len(values) - 1, MOST_COLUMNS), states)].T / unit
+        return values[np.ix_(thin(last, MOST_COLUMNS), states)].T / unit
 
 
 def draw_table(
@@ -41,23 +42,27 @@ def draw_table(
     norm: Normalize | None = None,
     cmap: str = LOG_MAP,
     unit: float = 1.0,
+    last: int | None = None,
 ) -> AxesImage:
     """values (T+1, S) / unit over time for the chosen states, from the top; returns the image, (states, moments).
 
+    `last` is the last moment shown, the horizon by default.
+
     A value that is not finite (−inf) is hatched. Of more than 400 moments, 400 evenly spread ones are shown.
     """
-    last = len(values) - 1
+    last = len(values) - 1 if last is None else last
     extent = (-0.5, last + 0.5, len(states) - 0.5, -0.5)
     ax.add_patch(
         Rectangle(
             (-0.5, -0.5), last + 1, len(states), facecolor="white", edgecolor=HATCHED, hatch="////", lw=0, zorder=0
         )
     )
-    shown = np.ma.masked_invalid(cells(values, states, unit))
+    shown = finite(cells(values, states, last, unit))
     image = ax.imshow(shown, extent=extent, aspect="auto", interpolation="nearest", norm=norm, cmap=cmap, zorder=2)
     label_states(mdp, states, ax)
     ax.set_xlim(-0.5, last + 0.5)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.tick_params(axis="x", labelsize=SMALL)
     ax.set_xlabel("time t  [decisions]", fontsize=MEDIUM, color=INK)
     return image
@@ -108,6 +113,7 @@ def draw_policy_bars(posterior: Answer, t: int, states: np.ndarray, *, ax: Axes)
         drawn.append(bar)
         left = left + width
     label_states(mdp, states, ax)
+    ax.set_ylim(max(len(states), 8) - 0.5, -0.5)
     ax.set_xlim(0, 1)
     ax.tick_params(axis="x", labelsize=SMALL)
     ax.set_xlabel(r"$\pi_t(a\,|\,s)$  [probability]", fontsize=MEDIUM, color=INK)

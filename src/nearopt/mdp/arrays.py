@@ -43,7 +43,7 @@ def transition_rows(transition: Any) -> tuple[scipy.sparse.csr_array, int, int]:
     """Non-zero transitions as CSR (S·A, S), with S and A."""
     if scipy.sparse.issparse(transition):
         rows = scipy.sparse.csr_array(transition, copy=True)
-        height, width = np.shape(rows) if rows.ndim == 2 else (0, 0)
+        height, width = transition.shape if rows.ndim == 2 else (0, 0)
         if width == 0 or height == 0 or height % width:
             raise ShapeError(f"sparse transition has shape {rows.shape}", "give (S·A, S), row s·A + a")
         rows.data = real_array(rows.data, "transition")
