@@ -44,7 +44,7 @@ PRIVATE = {
         r"(?<![\w-])--(?:extra-index-url|index-url|find-links|trusted-host)\b|\bindex[_-]url *="
     ),
     "a path of one machine": re.compile(
-        r"(?<![\w.~$}/-])/(?:builds|home|mnt|private|root|scratch|tmp|Users|work|workspace)/\w|\b[A-Z]:\\\w|\bfile://"
+        r"(?<![\w.~$}/-])/(?:builds|home|mnt|private|root|scratch|tmp|Users|work|workspace)/\w|\b[A-Z]:\\[A-Z]|\bfile://"
     ),
 }
 ADDRESS = re.compile(r"\b[a-zA-Z][a-zA-Z0-9+.-]*://([^\s/\"'`()<>\[\]{}]+)")

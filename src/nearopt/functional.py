@@ -98,14 +98,14 @@ def infer(
     traced = {"temperature": temperature, "optimism": optimism}
     limits = {name: traced.pop(name) for name in list(traced) if is_zero(traced[name])}
     traced |= {"reward": reward, "log_prior": log_prior, "final_value": final_value}
-    function = lambda arguments: whole(make_problem(mdp, horizon, **arguments, **limits))
+    function = lambda arguments: whole(make_problem(mdp, horizon, **arguments, **limits), int(horizon))
     return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
 
 
 @eqx.filter_jit
-def whole(problem: Problem) -> Inference:
+def whole(problem: Problem, horizon: int) -> Inference:
     """Everything there is to infer."""
-    values = backward(problem)
+    values = backward(problem, horizon)
     public = jax.vmap(problem.blocks.to_states)
     masses = public(smoothed(problem, values))
     q, policy = over_time(problem, values)
@@ -161,7 +161,6 @@ def make_problem(
         final_value=final_blocks(mdp, final_value),
         temperature=0.0 if is_zero(temperature) else jnp.asarray(temperature, float),
         optimism=0.0 if is_zero(optimism) else jnp.asarray(optimism, float),
-        horizon=int(horizon),
         timed_reward=timed_reward,
         timed_prior=timed_prior,
     )

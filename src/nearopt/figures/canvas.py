@@ -30,13 +30,13 @@ def new_page(width: float, height: float, title: str, settings: str) -> tuple[Fi
     layout = ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.05)
     figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
     figure.suptitle(title, fontsize=LARGE, color=INK)
-    body = figure.subfigures()
+    body: Any = figure.subfigures()
     body.suptitle(settings, fontsize=MEDIUM, color=INK)
     return figure, body
 
 
-def name_panel(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize=SMALL, color=INK)
+def name_panel(ax: Axes, *lines: str) -> None:
+    ax.set_title("\n".join(filter(None, lines)), fontsize=SMALL, color=INK)
 
 
 def probability_norm(largest: float) -> PowerNorm:

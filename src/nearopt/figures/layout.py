@@ -50,10 +50,9 @@ def find_lattice(mdp: World) -> Lattice | None:
     """The grid that the positions form, or None: no positions, two states in one place, or no regular spacing."""
     if mdp.positions is None:
         return None
-    axes = [places(np.asarray(mdp.positions)[:, axis]) for axis in (0, 1)]
-    if any(a is None for a in axes):
+    column, row = (places(np.asarray(mdp.positions)[:, axis]) for axis in (0, 1))
+    if column is None or row is None:
         return None
-    column, row = axes
     shape = (int(row.max()) + 1, int(column.max()) + 1)
     cells = shape[0] * shape[1]
     if cells > min(MOST_CELLS, max(10_000, SPARSEST * len(row))):
@@ -86,12 +85,6 @@ def places(coordinate: np.ndarray) -> np.ndarray | None:
 def acting(posterior: Answer) -> np.ndarray:
     """(T+1,) probability of being in a state that is not terminal."""
     return posterior.state_probs @ (~posterior.mdp.terminal).astype(float)
-
-
-def ended(posterior: Answer) -> tuple[np.ndarray, np.ndarray]:
-    """(T+1,) probabilities of being in a goal, and in another terminal state."""
-    best, other = goals(posterior.mdp)
-    return posterior.state_probs[:, best].sum(1), posterior.state_probs[:, other].sum(1)
 
 
 def moments(posterior: Answer, count: int) -> np.ndarray:

@@ -84,10 +84,10 @@ def draw_marks(mdp: World, *, ax: Axes) -> list[PolyCollection]:
         (best, Outline.unit_regular_star(5, innerCircle=0.45), GOAL),
     ):
         if 0 < len(states) <= MOST_MARKS:
-            ring = outline.to_polygons(closed_only=True)[0] * (radius, -radius)
+            ring = np.asarray(outline.to_polygons(closed_only=True)[0]) * (radius, -radius)
             centre = np.stack([lattice.column[states], lattice.row[states]], 1)
             marks = PolyCollection(
-                ring + centre[:, None], facecolors=colour, edgecolors="black", linewidths=edge, zorder=6
+                list(ring + centre[:, None]), facecolors=colour, edgecolors="black", linewidths=edge, zorder=6
             )
             drawn.append(ax.add_collection(marks, autolim=False))
     return drawn
@@ -103,7 +103,7 @@ def legend_handles(mdp: World, *, impossible: bool = False, blank: bool = False,
     """What the marks of a map mean, for a legend."""
     lattice = require_lattice(mdp)
     best, other = goals(mdp)
-    mark = dict(linestyle="", markeredgecolor="black", markersize=11)
+    mark: dict[str, Any] = dict(linestyle="", markeredgecolor="black", markersize=11)
     stays = " (not on the scale of visits)" if blank else ""
     handles: list[Any] = [Line2D([], [], marker="o", color=START, label="start", **mark)]
     if len(best):
@@ -132,7 +132,7 @@ def draw_world(mdp: World, *, ax: Axes) -> AxesImage:
     image = draw_map(mdp, reward, ax=ax, norm=Normalize(-largest, largest), cmap=REWARD_MAP, blank=blank)
     rows, columns = require_lattice(mdp).shape
     if rows + columns <= 150:
-        style = dict(color=EMPTY, lw=0.8, zorder=3)
+        style: dict[str, Any] = dict(color=EMPTY, lw=0.8, zorder=3)
         ax.hlines(np.arange(1, rows) - 0.5, -0.5, columns - 0.5, **style)
         ax.vlines(np.arange(1, columns) - 0.5, -0.5, rows - 0.5, **style)
     return image

@@ -22,7 +22,6 @@ from nearopt.figures.layout import (
     around,
     aspect,
     brightest,
-    ended,
     middle,
     moments,
     reached_states,
@@ -128,10 +127,10 @@ def messages_page(
     figure, body, axes = panels(whole(posterior.mdp), len(times), title, settings(posterior))
     rows = [row(t) for t in times]
     norm, cut = log_norm(rows)
+    images = [draw(posterior, t, ax=ax, norm=norm) for ax, t in zip(axes, times, strict=True)]
     for ax, t in zip(axes, times, strict=True):
-        image = draw(posterior, t, ax=ax, norm=norm)
         name_panel(ax, moment(posterior, t))
-    colour_bar(body, image, list(axes), label, extend="min" if cut else "neither")
+    colour_bar(body, images[0], list(axes), label, extend="min" if cut else "neither")
     legend(figure, posterior, impossible=any(np.isneginf(r).any() for r in rows))
     return figure
 
@@ -154,18 +153,17 @@ def posterior_page(posterior: Answer) -> Figure:
     down = -(-len(times) // across)
     height = down * (6.2 / across / aspect(window) + 0.65) + 1.6
     figure, body = new_page(16.0, float(np.clip(height, 6.0, 8.5)), title, settings(posterior))
-    left, right = body.subfigures(1, 2, width_ratios=(1.2 if across < 3 else 1.0, 1), wspace=0.02)
+    halves: Any = body.subfigures(1, 2, width_ratios=(1.2 if across < 3 else 1.0, 1), wspace=0.02)
+    left, right = halves
     large = left.subplots()
     image = draw_visits(posterior, ax=large, window=window)
-    goal, other = ended(posterior)
     name_panel(large, "summed over time" + part(posterior, window))
     colour_bar(left, image, large, visits_label(posterior), location="left", aspect=30)
     norm = probability_norm(brightest(posterior, times))
     small = right.subplots(down, across, squeeze=False).reshape(-1)
     for ax, t in zip(small, times, strict=False):
         image = draw_marginal(posterior, t, ax=ax, norm=norm, window=window)
-        arrived = arrivals(goal[t], other[t], posterior.mdp)
-        name_panel(ax, "\n".join(filter(None, (moment(posterior, t), arrived))))
+        name_panel(ax, moment(posterior, t), arrivals(posterior, t))
     for spare in small[len(times) :]:
         spare.remove()
     where = dict(location="bottom", aspect=40) if aspect(window) < 0.5 else dict(location="right", aspect=30)
@@ -218,10 +216,9 @@ def temperature_page(answers: Sequence[Answer]) -> Figure:
     line, window = settings(answers[0], temperature=False), view(answers)
     figure, body, axes = panels(window, len(answers), "The effect of temperature", line)
     norm = probability_norm(max(float(visits(a)[~a.mdp.terminal].max(initial=0.0)) for a in answers))
+    images = [draw_visits(a, ax=ax, norm=norm, window=window) for ax, a in zip(axes, answers, strict=True)]
     for ax, answer in zip(axes, answers, strict=True):
-        image = draw_visits(answer, ax=ax, norm=norm, window=window)
-        arrived = arrivals(*(p[-1] for p in ended(answer)), answer.mdp)
-        name_panel(ax, "\n".join(filter(None, (rf"$\tau$ = {answer.temperature:g}", arrived))))
-    colour_bar(body, image, list(axes), visits_label(answers[0]))
+        name_panel(ax, rf"$\tau$ = {answer.temperature:g}", arrivals(answer, answer.horizon))
+    colour_bar(body, images[0], list(axes), visits_label(answers[0]))
     legend(figure, answers[0], blank=True)
     return figure

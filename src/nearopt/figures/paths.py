@@ -42,7 +42,8 @@ def draw_trajectories(
     points = place[states] + shift + shake
     lines = [line[row >= 0] for line, row in zip(points, states, strict=True)]
     drawn = LineCollection(lines, colors=colour, alpha=line_alpha(states), linewidths=1.6, joinstyle="round", zorder=4)
-    return ax.add_collection(drawn, autolim=False)
+    ax.add_collection(drawn, autolim=False)
+    return drawn
 
 
 def line_alpha(states: np.ndarray) -> float:

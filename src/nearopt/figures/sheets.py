@@ -1,6 +1,7 @@
 """The pictures of a world without a map, one page each: states down, time across."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import PowerNorm
@@ -18,7 +19,7 @@ from nearopt.figures.canvas import (
     new_page,
     probability_norm,
 )
-from nearopt.figures.layout import MOST_COLUMNS, brightest, busiest, ended, middle, thin, until, visits
+from nearopt.figures.layout import MOST_COLUMNS, brightest, busiest, middle, thin, until, visits
 from nearopt.figures.pages import Page, path_words
 from nearopt.figures.results import Answer, Paths
 from nearopt.figures.tables import cells, draw_policy_bars, draw_state_bars, draw_table, draw_table_trajectories
@@ -33,6 +34,7 @@ from nearopt.figures.words import (
 )
 
 ROWS = 40  # states in a picture
+ACROSS = 5  # temperatures side by side
 BESIDE = dict(location="right", aspect=30)
 
 
@@ -81,7 +83,7 @@ def messages_sheet(posterior: Answer, states: np.ndarray, values: np.ndarray, un
     norm, cut = log_norm([cells(values, states, last, unit)])
     image = draw_table(posterior.mdp, values, states, ax=ax, norm=norm, unit=unit, last=last)
     name_panel(ax, which_states(posterior, states))
-    hatched = r"; hatched: $-\infty$, impossible" if np.ma.getmaskarray(image.get_array()).any() else ""
+    hatched = r"; hatched: $-\infty$, impossible" if not np.isfinite(cells(values, states, last, unit)).all() else ""
     colour_bar(body, image, ax, label + hatched, extend="min" if cut else "neither", **BESIDE)
     return figure
 
@@ -115,7 +117,8 @@ def posterior_sheet(posterior: Answer, states: np.ndarray) -> Figure:
     draw_state_bars(posterior, states, ax=side)
     side.set_yticks([])
     side.set_xlabel("expected number of visits", fontsize=SMALL, color=INK)
-    name_panel(side, "\n".join(filter(None, ("at the end:", arrivals(*(p[-1] for p in ended(posterior)), mdp)))))
+    arrived = arrivals(posterior, posterior.horizon)
+    name_panel(side, f"at the end: {arrived}" if arrived else "")
     colour_bar(body, image, ax, label, location="bottom", aspect=40, extend="max")
     return figure
 
@@ -139,6 +142,7 @@ def policy_sheet(posterior: Answer) -> Figure:
     """The policy at the first decision and at one on the way, in the states that are likely then."""
     times = sorted({0, middle(posterior)})
     figure, body = new_page(WIDTH, 7.5, policy_title(posterior), settings(posterior))
+    bars = []
     for ax, t in zip(body.subplots(1, len(times), squeeze=False).reshape(-1), times, strict=True):
         now = np.where(posterior.mdp.terminal, -1.0, posterior.state_probs[t])
         states = np.argsort(-now, kind="stable")[:20]
@@ -154,13 +158,17 @@ def temperature_sheet(answers: Sequence[Answer]) -> Figure:
     """State probabilities over time at each temperature, on one colour scale and for the same states."""
     states = rows_of(answers)
     line = settings(answers[0], temperature=False)
-    figure, body = new_page(WIDTH, 3.4 + 0.19 * max(len(states), 8), "The effect of temperature", line)
-    axes = body.subplots(1, len(answers), squeeze=False, sharey=True).reshape(-1)
-    norm, last = marginal_norm(answers, states), until(answers)
+    down, across = -(-len(answers) // ACROSS), min(len(answers), ACROSS)
+    height = 1.8 + down * (1.6 + 0.19 * max(len(states), 8))
+    figure, body = new_page(WIDTH, height, "The effect of temperature", line)
+    axes = body.subplots(down, across, squeeze=False, sharey=True).reshape(-1)
+    for spare in axes[len(answers) :]:
+        spare.remove()
+    axes = axes[: len(answers)]
+    look: dict[str, Any] = dict(norm=marginal_norm(answers, states), cmap=PROBABILITY_MAP, last=until(answers))
+    images = [draw_table(a.mdp, a.state_probs, states, ax=ax, **look) for ax, a in zip(axes, answers, strict=True)]
     for ax, answer in zip(axes, answers, strict=True):
-        image = draw_table(answer.mdp, answer.state_probs, states, ax=ax, norm=norm, cmap=PROBABILITY_MAP, last=last)
-        arrived = arrivals(*(p[-1] for p in ended(answer)), answer.mdp)
         share = "" if len(states) == answer.mdp.num_states else f"rows: {share_of(answer, states)} of the time"
-        name_panel(ax, "\n".join(filter(None, (rf"$\tau$ = {answer.temperature:g}", arrived, share))))
-    colour_bar(body, image, list(axes), marginal_words(answers[0])[1], extend="max", **BESIDE)
+        name_panel(ax, rf"$\tau$ = {answer.temperature:g}", arrivals(answer, answer.horizon), share)
+    colour_bar(body, images[0], list(axes), marginal_words(answers[0])[1], extend="max", **BESIDE)
     return figure

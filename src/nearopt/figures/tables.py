@@ -61,10 +61,11 @@ def draw_table(
     image = ax.imshow(shown, extent=extent, aspect="auto", interpolation="nearest", norm=norm, cmap=cmap, zorder=2)
     label_states(mdp, states, ax)
     ax.set_xlim(-0.5, last + 0.5)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.tick_params(axis="x", labelsize=SMALL)
-    ax.set_xlabel("time t  [decisions]", fontsize=MEDIUM, color=INK)
+    whole = "" if last == len(values) - 1 else f", the first {last:,} of {len(values) - 1:,}"
+    ax.set_xlabel(f"time t  [decisions]{whole}", fontsize=MEDIUM, color=INK)
     return image
 
 
@@ -83,7 +84,8 @@ def draw_table_trajectories(
     drawn = LineCollection(
         list(lines), colors=colour, alpha=line_alpha(visited), linewidths=1.4, joinstyle="round", zorder=4
     )
-    return ax.add_collection(drawn, autolim=False)
+    ax.add_collection(drawn, autolim=False)
+    return drawn
 
 
 def draw_state_bars(posterior: Answer, states: np.ndarray, *, ax: Axes) -> BarContainer:

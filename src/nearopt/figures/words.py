@@ -131,16 +131,18 @@ def moment(posterior: Answer, t: int) -> str:
     return f"t = {t:,}" if t < posterior.horizon else f"t = T = {t:,}"
 
 
-def arrivals(goal: float, other: float, mdp: World) -> str:
-    """How probable it is to have arrived; '' in a world without terminal states."""
-    best, rest = goals(mdp)
-    parts = [f"goal {percent(goal)}"] * (len(best) > 0) + [f"other {percent(other)}"] * (len(rest) > 0)
-    return ", ".join(parts)
+def arrivals(posterior: Answer, t: int) -> str:
+    """How probable it is to be in a goal, in another terminal state, or ended by discount at t; '' where none exist."""
+    now = posterior.state_probs[t]
+    best, rest = goals(posterior.mdp)
+    shares = {"goal": now[best].sum(), "other": now[rest].sum(), "over": 1 - now.sum()}
+    exists = {"goal": len(best) > 0, "other": len(rest) > 0, "over": posterior.mdp.discount < 1}
+    return ", ".join(f"{name} {percent(float(share))}" for name, share in shares.items() if exists[name])
 
 
 def percent(probability: float) -> str:
     """'0 %', '<1 %', '37 %', '>99 %', '100 %'."""
-    if 0 < probability < 0.005:
+    if 1e-12 < probability < 0.005:
         return "<1 %"
     if 0.995 <= probability < 1 - 1e-9:
         return ">99 %"

@@ -26,8 +26,8 @@ LARGE = 2**18  # branches from which a step is worth a dispatch of its own
 
 
 class Problem(eqx.Module):
-    """A task over T steps with its dials. `reward` and `log_prior` are per block; with a leading time axis where
-    `timed_reward` and `timed_prior` say so. `temperature` and `optimism` are traced scalars, or the number 0.
+    """A task with its dials. `reward` and `log_prior` are per block; with a leading time axis where `timed_reward` and
+    `timed_prior` say so. `temperature` and `optimism` are traced scalars, or the number 0.
     """
 
     blocks: Blocks
@@ -36,7 +36,6 @@ class Problem(eqx.Module):
     final_value: Float[Array, " n"]
     temperature: Scalar
     optimism: Scalar
-    horizon: int = eqx.field(static=True)
     timed_reward: bool = eqx.field(static=True, default=False)
     timed_prior: bool = eqx.field(static=True, default=False)
 
@@ -101,17 +100,17 @@ class Problem(eqx.Module):
         return logs
 
 
-def sweep(step: Callable, problem: Problem, carry: Any, inputs: Any, reverse: bool = False) -> Any:
-    """`lax.scan` of `step(problem, carry, input) -> carry`, keeping every carry.
+def sweep(step: Callable, problem: Problem, carry: Any, inputs: Any, horizon: int, reverse: bool = False) -> Any:
+    """`lax.scan` of `step(problem, carry, input) -> carry` over all steps, keeping every carry.
 
     XLA runs the loops of a CPU on one core. A large model is therefore stepped from Python, each step on all cores.
     """
     entries = sum(b.next_state.size for b in problem.blocks.blocks)
     traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((problem, carry, inputs)))
     if traced or entries < LARGE or jax.default_backend() != "cpu":
-        return scan(step, problem, carry, inputs, reverse)
-    kept = jax.tree.map(lambda x: np.empty((problem.horizon, *x.shape)), carry)
-    for t in reversed(range(problem.horizon)) if reverse else range(problem.horizon):
+        return scan(step, problem, carry, inputs, horizon, reverse)
+    kept = jax.tree.map(lambda x: np.empty((horizon, *x.shape)), carry)
+    for t in reversed(range(horizon)) if reverse else range(horizon):
         carry = step(problem, carry, jax.tree.map(lambda x: x[t], inputs))  # noqa: B023
         for rows, row in zip(jax.tree.leaves(kept), jax.tree.leaves(carry), strict=True):
             rows[t] = row
@@ -119,11 +118,11 @@ def sweep(step: Callable, problem: Problem, carry: Any, inputs: Any, reverse: bo
 
 
 @eqx.filter_jit
-def scan(step: Callable, problem: Problem, carry: Any, inputs: Any, reverse: bool) -> Any:
+def scan(step: Callable, problem: Problem, carry: Any, inputs: Any, horizon: int, reverse: bool) -> Any:
     def body(carry, now):
         return (carry := step(problem, carry, now)), carry
 
-    return lax.scan(body, carry, inputs, length=problem.horizon, reverse=reverse)[1]
+    return lax.scan(body, carry, inputs, length=horizon, reverse=reverse)[1]
 
 
 def joined(*parts: Any) -> Any:
@@ -131,9 +130,9 @@ def joined(*parts: Any) -> Any:
     return (np if any(isinstance(p, np.ndarray) for p in parts) else jnp).concatenate(parts)
 
 
-def backward(problem: Problem) -> Float[Array, "T+1 n"]:
+def backward(problem: Problem, horizon: int) -> Float[Array, "T+1 n"]:
     """V_t for t = 1 .. T+1; the last row is the final value."""
-    values = sweep(backward_step, problem, problem.final_value, problem.timed(), reverse=True)
+    values = sweep(backward_step, problem, problem.final_value, problem.timed(), horizon, reverse=True)
     return joined(values, problem.final_value[None])
 
 
@@ -170,7 +169,7 @@ def first_state(problem: Problem, value: Float[Array, " n"]) -> First:
 def smoothed(problem: Problem, values: Float[Array, "T+1 n"]) -> Float[Array, "T+1 n"]:
     """p(s_t | O_1:T): the first state, the policy and the tilted dynamics run forward. Terminal mass stays."""
     first = first_state(problem, values[0]).probability
-    return joined(first[None], sweep(smoothed_step, problem, first, (values[1:], problem.timed())))
+    return joined(first[None], sweep(smoothed_step, problem, first, (values[1:], problem.timed()), len(values) - 1))
 
 
 @eqx.filter_jit
@@ -199,7 +198,7 @@ def filtered(problem: Problem, values: Float[Array, "T+1 n"]) -> Filtered:
     """
     first = Filtered(safe_log(problem.blocks.initial), jnp.zeros(()))
     step = eqx.Partial(filtered_step, tuple(safe_log(b.probability) for b in problem.blocks.blocks))
-    later = sweep(step, problem, first, (values[:-1], values[1:], problem.timed()))
+    later = sweep(step, problem, first, (values[:-1], values[1:], problem.timed()), len(values) - 1)
     return jax.tree.map(lambda f, l: joined(f[None], l), first, later)
 
 

@@ -57,7 +57,7 @@ def infer(
         reward = None if reward is None else check_reward(reward)
         final_value = check_final_value(mdp, final_value)
         problem = make_problem(mdp, horizon, reward, temperature, optimism, log_prior, final_value)
-        return Posterior(mdp, horizon, temperature, optimism, prior, problem, backward(problem))
+        return Posterior(mdp, horizon, temperature, optimism, prior, problem, backward(problem, horizon))
 
 
 @dataclass(frozen=True, eq=False)
