@@ -135,8 +135,8 @@ def arrivals(posterior: Answer, t: int) -> str:
     """How probable it is to be in a goal, in another terminal state, or ended by discount at t; '' where none exist."""
     now = posterior.state_probs[t]
     best, rest = goals(posterior.mdp)
-    shares = {"goal": now[best].sum(), "other": now[rest].sum(), "over": 1 - now.sum()}
-    exists = {"goal": len(best) > 0, "other": len(rest) > 0, "over": posterior.mdp.discount < 1}
+    shares = {"goal": now[best].sum(), "other": now[rest].sum(), "ended": 1 - now.sum()}
+    exists = {"goal": len(best) > 0, "other": len(rest) > 0, "ended": posterior.mdp.discount < 1}
     return ", ".join(f"{name} {percent(float(share))}" for name, share in shares.items() if exists[name])
 
 

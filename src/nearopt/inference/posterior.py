@@ -49,7 +49,7 @@ def infer(
     >>> import nearopt as no
     >>> post = no.infer(no.MDP.from_grid("S.G"), horizon=4)
     >>> post.value.shape, post.policy.shape, round(post.log_partition, 3)
-    ((5, 3), (4, 3, 4), -1.12)
+    ((5, 3), (4, 3, 4), 1.485)
     """
     temperature, optimism = check_dials(temperature, optimism)
     with jax.enable_x64(True):
