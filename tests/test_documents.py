@@ -113,20 +113,16 @@ def test_public_names_in_the_documents_exist():
 
 
 # ---------------------------------------------------------------- what theory.md claims
-HORIZON = 4  # one for all of these small worlds: they share compiled code
-
-
-@pytest.fixture(scope="module")
-def world():
-    return to_arrays(random_world(np.random.default_rng(3), 5, 3, 3, 1, forbid=False, branch_rewards=True), 5, 3)
+HORIZON, S, A = 4, 4, 4  # the same for all of these worlds, so that they share compiled code
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.9])
-def test_forward_messages_times_values_are_the_marginals(world, discount):
+def test_forward_messages_times_values_are_the_marginals(discount):
     temperature = 0.7
-    mdp = no.MDP.from_arrays(**world, discount=discount)
+    world = random_world(np.random.default_rng(3), S, A, 3, 1, forbid=False, branch_rewards=True)
+    mdp = no.MDP.from_arrays(**to_arrays(world, S, A), discount=discount)
     for optimism in (1.0, 0.4, -0.6):
-        post = no.infer(mdp, HORIZON, temperature=temperature, optimism=optimism)
+        post = no.infer(mdp, HORIZON, temperature=temperature, optimism=optimism, prior="uniform")
         weight = np.exp(post.log_forward + optimism * post.value / temperature)
         share = post.state_probs / post.state_probs.sum(1, keepdims=True)
         np.testing.assert_allclose(weight / weight.sum(1, keepdims=True), share, rtol=1e-12)
@@ -137,18 +133,21 @@ def test_forward_messages_times_values_are_the_marginals(world, discount):
 
 @pytest.mark.parametrize("optimism", [1.0, 0.0, -1.0])
 def test_what_is_returned_where_success_is_impossible(optimism):
-    transition = np.array([[[0.5, 0.5], [1.0, 0.0]], [[0.0, 1.0], [0.0, 0.0]]])  # state 1 is a trap
-    mdp = no.MDP.from_arrays(transition, np.array([-1.0, -np.inf]), initial=np.array([0.0, 1.0]), discount=0.8)
-    prior = np.array([[3.0, 1.0], [2.0, 0.0]])
+    transition = np.zeros((S, A, S))
+    transition[0, :2, :2] = 0.5
+    transition[1:, :2, 1:] = np.eye(S - 1)[:, None]  # states 1, 2, 3 are traps, in which every step is forbidden
+    reward = np.array([-1.0, -np.inf, -np.inf, -np.inf])
+    mdp = no.MDP.from_arrays(transition, reward, initial=np.array([0.0, 1.0, 0.0, 0.0]), discount=0.8)
+    prior = np.tile([3.0, 1.0, 0.0, 0.0], (S, 1))
     post = no.infer(mdp, HORIZON, optimism=optimism, prior=prior)
     assert np.isneginf(post.value[:HORIZON, 1]).all() and post.log_partition == -np.inf
-    np.testing.assert_allclose(post.policy_at(0)[1], [1.0, 0.0])
-    np.testing.assert_allclose(post.transition(0).toarray()[2], [0.0, 1.0])
-    np.testing.assert_allclose(post.continuation(0)[1], [0.8, 0.0])
+    np.testing.assert_allclose(post.policy_at(0)[1], [0.75, 0.25, 0.0, 0.0])
+    np.testing.assert_allclose(post.transition(0).toarray()[1 * A], [0.0, 1.0, 0.0, 0.0])
+    np.testing.assert_allclose(post.continuation(0)[1], [0.8, 0.8, 0.0, 0.0])
     recorded = no.Trajectories.from_arrays([[1, 1]], [[0]])
     if optimism == 0:
         np.testing.assert_allclose(post.state_probs[:, 1], 0.8 ** np.arange(HORIZON + 1))
-        np.testing.assert_allclose(post.log_prob(recorded), np.log(0.8))
+        np.testing.assert_allclose(post.log_prob(recorded), np.log(0.75 * 0.8))
         return
     assert (post.state_probs == 0).all() and np.isneginf(post.log_prob(recorded)).all()
     with pytest.raises(no.NearoptError, match="nothing to sample"):
@@ -157,19 +156,16 @@ def test_what_is_returned_where_success_is_impossible(optimism):
         assert np.isneginf(post.log_forward[1:]).all()
 
 
-def test_the_two_priors_agree_only_without_ends(world):
-    """theory.md, conventions: a flat prior adds τ log n to every decision, which matters where episodes can end."""
-    endless = np.zeros((3, 2, 3))
-    endless[:, 0, 1] = endless[:, 1, 2] = 1.0
-    mdp = no.MDP.from_arrays(endless, np.array([[0.0, -1], [-2, 0], [0, -3]]))
-    flat, uniform = no.infer(mdp, HORIZON), no.infer(mdp, HORIZON, prior="uniform")
+def test_the_flat_prior_pays_for_living_on():
+    """It adds τ log n to every decision among n actions: no matter where nothing ends, and a reason not to end."""
+    step = np.eye(S)[(np.arange(S)[:, None] + np.arange(A)) % S]
+    endless = no.MDP.from_arrays(step, np.random.default_rng(0).normal(size=(S, A)))
+    flat, uniform = no.infer(endless, HORIZON), no.infer(endless, HORIZON, prior="uniform")
     np.testing.assert_allclose(flat.policy_at(0), uniform.policy_at(0), rtol=1e-13)
-    np.testing.assert_allclose(flat.value[0] - uniform.value[0], 4 * np.log(2), rtol=1e-13)
+    np.testing.assert_allclose(flat.value[0] - uniform.value[0], HORIZON * np.log(A), rtol=1e-13)
     ends = no.MDP.from_grid("S..G")
     flat, uniform = no.infer(ends, HORIZON), no.infer(ends, HORIZON, prior="uniform")
-    assert (
-        flat.policy_at(0)[2, 1] < uniform.policy_at(0)[2, 1] - 0.1
-    )  # beside the goal, the flat prior pays for waiting
+    assert flat.policy_at(0)[2, 1] < uniform.policy_at(0)[2, 1] - 0.1  # beside the goal
 
 
 # ---------------------------------------------------------------- doctests
