@@ -5,7 +5,7 @@
     π(a|s) = p(a|s) exp((Q(s,a) − V(s))/τ)
 
 κ = 1 is exact inference (Q/τ and V/τ are log messages), κ → 0 maximum-entropy control, κ < 0 risk aversion; τ = 0 with
-κ = 0 is classical control. Everything else in the package calls this file: messages, planning, learning targets, fits.
+κ = 0 is classical control. Whatever needs a backup calls this file; nothing derives it anew.
 
 All three lines are one operation, a mean over the *first* axis that weighs large values more (or less) than the
 arithmetic one. Shifts are per row, so a row is as precise as if it stood alone; −inf is a value, never a NaN, in the
@@ -68,7 +68,8 @@ class Mean(NamedTuple):
 def entropic_mean(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], scale: Scalar) -> Mean:
     """(1/θ) log Σ_k p_k exp(θ x_k), for scale θ = κ/τ of either sign; the arithmetic mean at θ = 0.
 
-    A row (along the first axis) without any p > 0 is −inf. Smooth in θ, also through 0; gradients are finite.
+    A row (along the first axis) without any p > 0 is −inf, or 0 where θ is the number 0. Smooth in θ, also through 0;
+    gradients are finite.
     """
     if is_zero(scale):
         possible = [p > 0 for p in slabs(probability)]
@@ -170,7 +171,7 @@ def soft_max(q: Float[Array, "J n"], log_prior: Float[Array, "J n"], temperature
     allowed = [p > -jnp.inf for p in slabs(log_prior)]
     live = [a & (q > -jnp.inf) for q, a in zip(slabs(q), allowed, strict=True)]
     best = fold(jnp.maximum, [jnp.where(on, q, -jnp.inf) for q, on in zip(slabs(q), live, strict=True)])
-    slack = TIES * jnp.max(jnp.where(jnp.isfinite(q), jnp.abs(q), 0.0), initial=0.0)
+    slack = TIES * fold(jnp.maximum, [jnp.where(on, jnp.abs(q), 0.0) for q, on in zip(slabs(q), live, strict=True)])
     tied = [
         jnp.where(best > -jnp.inf, on & (q >= best - slack), a).astype(q.dtype)
         for q, on, a in zip(slabs(q), live, allowed, strict=True)

@@ -201,7 +201,7 @@ def reward_blocks(mdp: MDP, horizon: int, reward: Any) -> tuple[tuple[Array, ...
 def prior_blocks(mdp: MDP, log_prior: Any, timed: bool) -> tuple[Array, ...]:
     """log p(a|s) per block: 0 for the flat prior, −inf where there is no choice."""
     blocks = mdp.blocks.blocks
-    flat = tuple(jnp.where(b.available, 0.0, -jnp.inf) for b in blocks)
+    flat = tuple(jnp.where(b.available, 0.0, -jnp.inf).astype(float) for b in blocks)
     if log_prior is None:
         return flat
     read = lambda p: tuple(

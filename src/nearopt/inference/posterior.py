@@ -65,9 +65,10 @@ class Posterior:
     """The answer of `infer`. Time is 0-based: row t of `value` belongs to the state before decision t.
 
     value (T+1, S), q (T, S, A), policy (T, S, A): β_t(s) = exp(V_t/τ) and β_t(s,a) = exp(Q_t/τ) at κ = 1. q is −inf
-    and policy 0 where an action is not available. Where value is −inf no behaviour can succeed; the policy is then
-    the prior, normalised. log_forward (T+1, S), state_probs (T+1, S), state_action_probs (T, S, A), log_partition:
-    see `docs/theory.md`. If log_partition is −inf there is no posterior: state_probs is 0 and `sample` refuses.
+    and policy 0 where an action is not available. Where value is −inf no behaviour can succeed (κ ≤ 0: none surely
+    does), and the policy is the prior, normalised. log_forward (T+1, S), state_probs (T+1, S), state_action_probs
+    (T, S, A), log_partition: see `docs/theory.md`. If log_partition is −inf and κ ≠ 0 there is no posterior:
+    state_probs is 0 and `sample` refuses.
     """
 
     mdp: MDP
@@ -106,7 +107,10 @@ class Posterior:
 
     @property
     def log_evidence(self) -> np.ndarray:
-        """(T+1,) what each row of `log_forward` was normalised by: log p(O_1:t−1) at κ = 1 with a normalised prior."""
+        """(T+1,) log of what each row of `log_forward` was divided by.
+
+        At κ = 1 with a normalised prior: log p(O_1:t−1 and not ended by discount).
+        """
         return np.asarray(self.filtered.log_evidence)
 
     # ------------------------------------------------------------ marginals

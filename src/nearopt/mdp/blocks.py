@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 if TYPE_CHECKING:
     from nearopt.mdp.model import MDP
 
-SMALL = 4096  # entries up to which sizes are rounded up to powers of two, so that small models share compiled code
+SMALL = 4096  # entries up to which sizes are rounded up to powers of two: models alike in S and A share compiled code
 WASTE = 1.5  # filled-up entries per real one that a single block may cost before it is split
 LADDER = np.unique(np.concatenate([np.arange(1, 5), 2 ** np.arange(3, 40), 3 * 2 ** np.arange(1, 39)]))
 
