@@ -37,7 +37,7 @@ SOURCE
   source, prior, horizon, temperature, optimism, discount, num_states, num_actions, num_choices, files, and
   log_partition (nats) and its meaning: log evidence (optimism 1), ELBO (0; then also as elbo), log partition (else);
   expected_reward, entropy of the policy (nats; both summed over time), terminal_probability at the end: null where
-  success is impossible (log_partition "-inf", optimism not 0) or they would take long; most_visited: state, name, visits.
+  success is impossible (log_partition "-inf", optimism not 0) or they take long; most_visited: state, name, visits.
   Models of at most 200 states and 200 decisions: also value, state_probs, policy. Infinite numbers are "-inf", "inf".
 """
 
