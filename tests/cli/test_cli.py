@@ -382,15 +382,14 @@ def test_to_json():
     assert strict(to_json(value)) == {"a": [[1.0, "-inf"]], "b": "inf", "c": None, "d": [True, 2], "e": "x"}
 
 
-def test_demo_computes_its_numbers(monkeypatch, capsys, tmp_path):
+def test_demo_computes_its_numbers(monkeypatch, tmp_path):
     spec = importlib.util.spec_from_file_location("demo", ROOT / "examples" / "demo.py")
     assert spec and spec.loader
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
-    monkeypatch.setattr(demo, "INPUTS", [("lake", "gym:FrozenLake-v1", 30, 0.1, ())])
     monkeypatch.setattr(demo, "draw", lambda posterior, sweep, folder: [folder / "x.png"])
-    demo.main(tmp_path)
+    row, pictures = demo.solve(("lake", "gym:FrozenLake-v1", 30, 0.1, ()), tmp_path)
     post = no.infer(no.MDP.from_gymnasium("FrozenLake-v1"), 30, temperature=0.1)
-    row = next(line for line in capsys.readouterr().out.splitlines() if "FrozenLake" in line).split()
     assert float(row[4]) == pytest.approx(post.log_partition, abs=1e-4)
     assert float(row[5]) == pytest.approx(post.state_probs[-1, 15], abs=1e-5)
+    assert pictures == [tmp_path / "lake" / "x.png"]
