@@ -22,6 +22,8 @@ def recorded(state, action, mdp=GRID, horizon=3):
 
 
 MISTAKES = [
+    ("no model", dials(np.eye(2)), errors.NotAModelError, "ndarray"),
+    ("no trajectories", lambda: no.infer(LOOP, 3).log_prob([[0, 1]]), errors.TrajectoryShapeError, "list"),
     ("horizon 0", dials(horizon=0), errors.HorizonError, "0"),
     ("horizon below 0", dials(horizon=-3), errors.HorizonError, "-3"),
     ("horizon a fraction", dials(horizon=2.5), errors.HorizonError, "2.5"),
@@ -84,6 +86,13 @@ def test_entries_in_terminal_states_do_not_count():
     final = np.array([0.0, 0.0, np.inf])
     post = no.infer(GRID, 3, prior=prior, final_value=final)
     assert np.isfinite(post.value).all() and (post.value[:, 2] == 0).all()
+
+
+def test_numpy_scalars_are_numbers():
+    assert (
+        no.infer(LOOP, np.int64(3), temperature=np.float32(0.5)).log_partition
+        == no.infer(LOOP, 3, temperature=0.5).log_partition
+    )
 
 
 def test_inputs_are_untouched():

@@ -10,6 +10,7 @@ from nearopt.mdp.errors import (
     InfiniteRewardError,
     NaNError,
     NegativePriorError,
+    NotAModelError,
     OptimismError,
     PriorShapeError,
     PriorUnavailableError,
@@ -27,6 +28,11 @@ def number(value: Any, error: type, name: str) -> float:
     if not np.isfinite(value):
         raise error(f"the {name} is {value:g}", "give a finite number")
     return value
+
+
+def check_model(mdp: Any) -> None:
+    if not isinstance(mdp, MDP):
+        raise NotAModelError(f"the model is a {type(mdp).__name__}", "build an MDP, for instance with MDP.from_arrays")
 
 
 def check_dials(temperature: Any, optimism: Any) -> tuple[float, float]:

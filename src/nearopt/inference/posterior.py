@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from nearopt.functional import make_problem, over_time
-from nearopt.inference.checks import check_dials, check_final_value, check_prior, check_reward
+from nearopt.inference.checks import check_dials, check_final_value, check_model, check_prior, check_reward
 from nearopt.inference.messages import Filtered, Problem, backward, filtered, first_state, smoothed
 from nearopt.mdp.blocks import concatenate
 from nearopt.mdp.errors import OptimismError, TimeError
@@ -51,12 +51,14 @@ def infer(
     >>> post.value.shape, post.policy.shape, round(post.log_partition, 3)
     ((5, 3), (4, 3, 4), 1.485)
     """
+    check_model(mdp)
     temperature, optimism = check_dials(temperature, optimism)
     with jax.enable_x64(True):
         log_prior = check_prior(mdp, horizon, prior)
         reward = None if reward is None else check_reward(reward)
         final_value = check_final_value(mdp, final_value)
         problem = make_problem(mdp, horizon, reward, temperature, optimism, log_prior, final_value)
+        horizon = int(horizon)
         return Posterior(mdp, horizon, temperature, optimism, prior, problem, backward(problem, horizon))
 
 

@@ -18,6 +18,7 @@ from nearopt.mdp.errors import (
     StateRangeError,
     TrajectoryEndError,
     TrajectoryLengthError,
+    TrajectoryShapeError,
 )
 
 
@@ -75,6 +76,9 @@ def draw(
 
 def log_prob(post: Posterior, trajectories: Trajectories) -> np.ndarray:
     """See `Posterior.log_prob`."""
+    if not isinstance(trajectories, Trajectories):
+        kind = type(trajectories).__name__
+        raise TrajectoryShapeError(f"the trajectories are a {kind}", "build them with Trajectories.from_arrays")
     mdp = post.mdp
     check_ranges(post, trajectories)
     check_ends(post, trajectories)

@@ -211,6 +211,10 @@ class UnsaveableNameError(NearoptError):
 
 
 # ---------------------------------------------------------------- inference
+class NotAModelError(NearoptError):
+    """Something else where an `MDP` is needed."""
+
+
 class HorizonError(NearoptError):
     """A horizon that is not a whole number of at least one."""
 
