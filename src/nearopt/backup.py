@@ -171,7 +171,7 @@ def soft_max(q: Float[Array, "J n"], log_prior: Float[Array, "J n"], temperature
     allowed = [p > -jnp.inf for p in slabs(log_prior)]
     live = [a & (q > -jnp.inf) for q, a in zip(slabs(q), allowed, strict=True)]
     best = fold(jnp.maximum, [jnp.where(on, q, -jnp.inf) for q, on in zip(slabs(q), live, strict=True)])
-    slack = TIES * fold(jnp.maximum, [jnp.where(on, jnp.abs(q), 0.0) for q, on in zip(slabs(q), live, strict=True)])
+    slack = TIES * jnp.abs(jnp.where(best > -jnp.inf, best, 0.0))
     tied = [
         jnp.where(best > -jnp.inf, on & (q >= best - slack), a).astype(q.dtype)
         for q, on, a in zip(slabs(q), live, allowed, strict=True)

@@ -25,6 +25,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from nearopt.backup import Scalar, is_zero
+from nearopt.inference.checks import check_dials, check_model
 from nearopt.inference.messages import Problem, backward, filtered, first_state, smoothed
 from nearopt.mdp.errors import AmbiguousRewardError, FinalValueError, HorizonError, PriorShapeError
 from nearopt.mdp.model import MDP
@@ -92,10 +93,14 @@ def infer(
     (T, S, A) logarithms of the action prior, None for the flat one. final_value: (S,), zeros by default. Everything
     but `mdp` and `horizon` may be traced. The numbers 0 for `optimism` or `temperature` select the limits.
 
-    Values are not checked here (they may be tracers): `nearopt.infer` does that. Shapes are: `AmbiguousRewardError`,
+    Arrays are not checked here (they may be tracers): `nearopt.infer` does that. Dials that are numbers are, and shapes:
+    `AmbiguousRewardError`,
     `PriorShapeError`, `FinalValueError`, `HorizonError`.
     """
-    traced = {"temperature": temperature, "optimism": optimism}
+    check_model(mdp)
+    dials = [x if isinstance(x, Tracer) else float(x) for x in (temperature, optimism)]
+    check_dials(*(1.0 if isinstance(x, Tracer) else x for x in dials))
+    traced = dict(zip(("temperature", "optimism"), dials, strict=True))
     limits = {name: traced.pop(name) for name in list(traced) if is_zero(traced[name])}
     traced |= {"reward": reward, "log_prior": log_prior, "final_value": final_value}
     function = lambda arguments: whole(make_problem(mdp, horizon, **arguments, **limits), int(horizon))

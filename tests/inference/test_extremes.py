@@ -33,34 +33,33 @@ def test_no_nan_anywhere(optimism, discount):
     """4 × 2,500 problems."""
     rng = np.random.default_rng(7)
     batch = 2500
-    if True:
-        world = random_world(rng, S, A, 3, 1, forbid=False, branch_rewards=False)
-        mdp = no.MDP.from_arrays(**to_arrays(world, S, A), discount=discount)
-        reward, temperature, log_prior, final = extremes(rng, mdp, batch)
-        kappa = np.where(rng.random(batch) < 0.1, 0.0, rng.normal(size=batch) * 10.0 ** rng.uniform(-9, 1, batch))
+    world = random_world(rng, S, A, 3, 1, forbid=False, branch_rewards=False)
+    mdp = no.MDP.from_arrays(**to_arrays(world, S, A), discount=discount)
+    reward, temperature, log_prior, final = extremes(rng, mdp, batch)
+    kappa = np.where(rng.random(batch) < 0.1, 0.0, rng.normal(size=batch) * 10.0 ** rng.uniform(-9, 1, batch))
 
-        def everything(reward, temperature, log_prior, final, kappa, mdp=mdp):
-            k = kappa if optimism is None else optimism
-            return no.functional.infer(
-                mdp, 4, reward=reward, temperature=temperature, optimism=k, log_prior=log_prior, final_value=final
-            )
+    def everything(reward, temperature, log_prior, final, kappa, mdp=mdp):
+        k = kappa if optimism is None else optimism
+        return no.functional.infer(
+            mdp, 4, reward=reward, temperature=temperature, optimism=k, log_prior=log_prior, final_value=final
+        )
 
-        def scalar(*arguments):  # every output takes part in the gradient, −inf entries left out
-            post = everything(*arguments)
-            return sum(jnp.sum(jnp.where(jnp.isfinite(x := getattr(post, name)), x, 0.0)) for name in NAMES)
+    def scalar(*arguments):  # every output takes part in the gradient, −inf entries left out
+        post = everything(*arguments)
+        return sum(jnp.sum(jnp.where(jnp.isfinite(x := getattr(post, name)), x, 0.0)) for name in NAMES)
 
-        with jax.enable_x64(True):
-            arguments = reward, temperature, log_prior, final, kappa
-            post = jax.jit(jax.vmap(everything))(*arguments)
-            gradients = jax.jit(jax.vmap(jax.grad(scalar, argnums=(0, 1, 2, 3, 4))))(*arguments)
-        for name in NAMES:
-            values = np.asarray(getattr(post, name))
-            assert not np.isnan(values).any() and not np.isposinf(values).any(), name
-        for name, gradient in zip(
-            ("reward", "temperature", "log_prior", "final_value", "optimism"), gradients, strict=True
-        ):
-            bad = ~np.isfinite(np.asarray(gradient))
-            assert not bad.any(), (name, np.argwhere(bad)[:3])
+    with jax.enable_x64(True):
+        arguments = reward, temperature, log_prior, final, kappa
+        post = jax.jit(jax.vmap(everything))(*arguments)
+        gradients = jax.jit(jax.vmap(jax.grad(scalar, argnums=(0, 1, 2, 3, 4))))(*arguments)
+    for name in NAMES:
+        values = np.asarray(getattr(post, name))
+        assert not np.isnan(values).any() and not np.isposinf(values).any(), name
+    for name, gradient in zip(
+        ("reward", "temperature", "log_prior", "final_value", "optimism"), gradients, strict=True
+    ):
+        bad = ~np.isfinite(np.asarray(gradient))
+        assert not bad.any(), (name, np.argwhere(bad)[:3])
 
 
 def test_no_state_is_lost_over_a_range_of_3000_nats():

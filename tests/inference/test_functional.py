@@ -172,3 +172,16 @@ def test_hard_control():
     assert biased.q[0, 0, 0] == 2
     soft = no.infer(mdp, 2, temperature=1e-4, optimism=0)
     np.testing.assert_allclose(soft.policy, hard.policy, atol=1e-12)
+
+
+def test_ties_are_judged_by_the_best_alone():
+    mdp = no.MDP.from_arrays(np.ones((1, 3, 1)), np.array([[0.0, -1e-7, -1e6]]))
+    np.testing.assert_array_equal(no.infer(mdp, 1, temperature=0, optimism=0).policy[0, 0], [1, 0, 0])
+
+
+def test_numbers_as_dials_are_checked(mdp):
+    for dials in (dict(temperature=-1.0), dict(temperature=0.0), dict(optimism=float("nan"))):
+        with pytest.raises(no.NearoptError):
+            no.functional.infer(mdp, 2, **dials)
+    hard = no.functional.infer(mdp, 2, temperature=np.array(0.0), optimism=np.array(0.0))
+    assert not np.isnan(hard.policy).any()

@@ -1,5 +1,7 @@
 """Trajectories drawn from the posterior have the posterior's own probabilities, and recorded ones are judged fairly."""
 
+import pickle
+
 import numpy as np
 import pytest
 from scipy.stats import chisquare
@@ -101,3 +103,52 @@ def test_unrecorded_last_state_is_left_out_of_the_probability():
     ends = [no.Trajectories.from_arrays([[0, 1, s]], [[1, 1]]) for s in range(3)]
     total = np.logaddexp.reduce(np.concatenate([post.log_prob(e) for e in ends]))
     np.testing.assert_allclose(half, total, rtol=1e-12)
+
+
+def test_first_states_stay_exact_where_their_probability_underflows():
+    reach = np.zeros((3, 1, 3))
+    reach[:2, 0, 2] = 1
+    mdp = no.MDP.from_arrays(reach, np.array([0.0, -1000.0, 0.0]), terminal=np.array([False, False, True]))
+    log_prob = no.infer(mdp, 1).log_prob(no.Trajectories.from_arrays([[1, 2]], [[0]]))
+    np.testing.assert_allclose(log_prob, [-1000.0], rtol=1e-12)
+
+
+def test_posterior_dynamics_where_going_on_underflows():
+    """γ < 1 and values of −800 nats: the episode all but surely ends, yet where it goes on to is known exactly."""
+    transition = np.zeros((4, 1, 4))
+    transition[0, 0, 1:3] = 0.5
+    transition[1:3, 0, 3] = 1
+    for low, high, share in ((-8.0, -9.0, 1.0), (-7.43, -7.435, 1 / (1 + np.exp(-0.5)))):
+        reward = np.array([0.0, low, high, 0.0])
+        mdp = no.MDP.from_arrays(transition, reward, terminal=np.arange(4) == 3, discount=0.9)
+        row = no.infer(mdp, 2, temperature=0.01).transition(0).toarray()[0]
+        np.testing.assert_allclose(row, [0, share, 1 - share, 0], rtol=1e-9, atol=1e-40)
+
+
+def test_a_forbidden_action_carries_no_forward_mass_under_risk_aversion():
+    transition = np.zeros((5, 2, 5))
+    transition[0, 0, 1:3] = 0.5
+    transition[0, 1, 3] = transition[1, 0, 4] = transition[2, 0, 4] = transition[3, 0, 4] = 1
+    reward = np.zeros((5, 2, 5))
+    reward[0, 0, 2] = -np.inf
+    mdp = no.MDP.from_arrays(transition, reward, terminal=np.arange(5) == 4, initial=np.eye(5)[0])
+    post = no.infer(mdp, 2, optimism=-1.0)
+    np.testing.assert_allclose(np.exp(post.log_forward[1]), [0, 0, 0, 1, 0], atol=1e-300)
+    np.testing.assert_allclose(post.state_probs[1], [0, 0, 0, 1, 0])
+
+
+def test_what_is_kept_cannot_be_changed_or_rounded():
+    post = no.infer(model(1.0), 2)
+    with pytest.raises(ValueError, match="read-only"):
+        post.state_probs[0] = 0
+    with pytest.raises(no.NearoptError, match="pickled"):
+        pickle.dumps(post)
+
+
+def test_trajectories_without_decisions_and_none_at_all():
+    mdp = no.MDP.from_grid("S.G")
+    still = no.Trajectories.from_arrays([[0, 1, 2], [2]], [[1, 1], []])
+    assert no.infer(mdp, 2).log_prob(still)[1] == -np.inf  # it does not start in the goal
+    assert no.infer(mdp, 2).log_prob(no.Trajectories(np.zeros((0, 3), int), np.zeros((0, 2), int))).shape == (0,)
+    with pytest.raises(no.NearoptError, match="4294967297"):
+        no.infer(mdp, 2).log_prob(no.Trajectories.from_arrays([[0, 2**32 + 1]], [[1]]))

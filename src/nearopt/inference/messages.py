@@ -229,7 +229,8 @@ def log_choice(problem: Problem, log_prior: Array, policy: Array, q: Array, valu
     if is_zero(kappa):
         return safe_log(policy)
     advantage = jnp.where((q > -jnp.inf) & (value > -jnp.inf), q - value, 0.0)
-    return log_prior + (1 - kappa) * advantage / problem.temperature
+    never = (q == -jnp.inf) & (value > -jnp.inf) & (kappa < 1)  # π = 0 there, whatever the prior
+    return jnp.where(never, -jnp.inf, log_prior + (1 - kappa) * advantage / problem.temperature)
 
 
 def terminal_states(blocks: Blocks) -> Array:

@@ -18,7 +18,7 @@ from nearopt.functional import make_problem, over_time
 from nearopt.inference.checks import check_dials, check_final_value, check_model, check_prior, check_reward
 from nearopt.inference.messages import Filtered, Problem, backward, filtered, first_state, smoothed
 from nearopt.mdp.blocks import concatenate
-from nearopt.mdp.errors import OptimismError, TimeError
+from nearopt.mdp.errors import LossySaveError, OptimismError, TimeError
 from nearopt.mdp.model import MDP
 
 if TYPE_CHECKING:
@@ -156,9 +156,13 @@ class Posterior:
         At κ = 1 these are the posterior dynamics ∝ p(s'|s,a) exp(r/τ) β_{t+1}(s'). Where success is impossible, or
         the episode certainly ends, the true dynamics stand.
         """
-        weight = self.step(t)[2][self.mdp.layout.position]
-        total = np.add.reduceat(weight, self.mdp.branch_offset[:-1])[self.mdp.branch_choice]
-        return self.mdp.branch_table(np.where(total > 0, weight / np.where(total > 0, total, 1), self.mdp.probability))
+        mdp = self.mdp
+        log_weight = self.log_step(t)[1][mdp.layout.position]  # in logs: going on may be less likely than 1e-308
+        top = np.maximum.reduceat(log_weight, mdp.branch_offset[:-1])[mdp.branch_choice]
+        live = top > -np.inf
+        weight = np.exp(np.where(live, log_weight - np.where(live, top, 0.0), 0.0))
+        total = np.add.reduceat(weight, mdp.branch_offset[:-1])[mdp.branch_choice]
+        return mdp.branch_table(np.where(live, weight / total, mdp.probability))
 
     def continuation(self, t: int) -> np.ndarray:
         """c_κ(s,a) at step t, (S, A): probability of going on, given success; 0 where not available."""
@@ -191,18 +195,27 @@ class Posterior:
     # ------------------------------------------------------------ inside
     def step(self, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Q_t and π_t, (S, A), and the probability of each branch and going on, filled-up ones included."""
-        if isinstance(t, bool) or not isinstance(t, (int, np.integer)) or not 0 <= t < self.horizon:
-            raise TimeError(f"step {t!r} is outside the horizon", f"give a whole number from 0 to {self.horizon - 1}")
+        self.check_time(t)
         with jax.enable_x64(True):
             q, policy, branches = step_at(self.problem, self.messages[t + 1], self.problem.timed_at(t))
             return np.asarray(q), np.asarray(policy), np.asarray(branches)
 
     def log_step(self, t: int) -> tuple[np.ndarray, np.ndarray]:
         """log π_t, (S, A), and the logarithm of the branch probabilities of `step`; exact where those underflow."""
+        self.check_time(t)
         with jax.enable_x64(True):
             now = (self.messages[t], self.messages[t + 1], self.problem.timed_at(t))
             policy, branches = log_step_at(self.problem, *now)
             return np.asarray(policy), np.asarray(branches)
+
+    def check_time(self, t: int) -> None:
+        if isinstance(t, bool) or not isinstance(t, (int, np.integer)) or not 0 <= t < self.horizon:
+            raise TimeError(f"step {t!r} is outside the horizon", f"give a whole number from 0 to {self.horizon - 1}")
+
+    def __reduce__(self):
+        raise LossySaveError(
+            "a posterior cannot be pickled without rounding it", "send the model, and infer again there"
+        )
 
     def actions(self) -> tuple[np.ndarray, np.ndarray]:
         with jax.enable_x64(True):
@@ -211,7 +224,9 @@ class Posterior:
 
     def public(self, rows: jax.Array) -> np.ndarray:
         """Rows over states, block order → public order."""
-        return np.asarray(rows)[:, np.asarray(self.mdp.blocks.rank)]
+        out = np.asarray(rows)[:, np.asarray(self.mdp.blocks.rank)]
+        out.flags.writeable = False  # it is kept, and sampled from
+        return out
 
 
 @eqx.filter_jit

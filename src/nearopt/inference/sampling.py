@@ -80,10 +80,11 @@ def log_prob(post: Posterior, trajectories: Trajectories) -> np.ndarray:
         kind = type(trajectories).__name__
         raise TrajectoryShapeError(f"the trajectories are a {kind}", "build them with Trajectories.from_arrays")
     mdp = post.mdp
+    if not len(trajectories):
+        return np.zeros(0)
     check_ranges(post, trajectories)
     check_ends(post, trajectories)
-    with np.errstate(divide="ignore"):
-        out = np.log(post.state_probs[0])[trajectories.state[:, 0]]
+    out = log_first(post)[trajectories.state[:, 0]]
     key = mdp.choice_state * mdp.num_actions + mdp.choice_action
     position = mdp.layout.position
     for t in range(trajectories.action.shape[1]):
@@ -104,6 +105,19 @@ def log_prob(post: Posterior, trajectories: Trajectories) -> np.ndarray:
         np.logaddexp.at(moved, row, reaches)
         out[acting[known]] += moved
     return out
+
+
+def log_first(post: Posterior) -> np.ndarray:
+    """(S,) log of p(s) exp(κ V_1(s)/τ), normalised; exact where the probability itself underflows."""
+    with np.errstate(divide="ignore"):
+        known = np.log(post.mdp.initial)
+    if post.optimism == 0:
+        return known
+    value = post.value[0]
+    if not np.isfinite(post.log_partition):
+        return np.full_like(known, -np.inf)
+    gain = post.optimism * (np.where(np.isfinite(value), value, 0.0) / post.temperature - post.log_partition)
+    return np.where(np.isfinite(value), known + gain, -np.inf)
 
 
 def check_ranges(post: Posterior, trajectories: Trajectories) -> None:

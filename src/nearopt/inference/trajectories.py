@@ -42,8 +42,8 @@ class Trajectories:
         return Trajectories(widen(states, length + 1), widen(actions, length))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "state", real_array(self.state, "state", np.int64).astype(np.int32))
-        object.__setattr__(self, "action", real_array(self.action, "action", np.int64).astype(np.int32))
+        object.__setattr__(self, "state", real_array(self.state, "state", np.int64))
+        object.__setattr__(self, "action", real_array(self.action, "action", np.int64))
         if self.state.ndim != 2 or self.action.shape != (len(self.state), self.state.shape[1] - 1):
             raise TrajectoryShapeError(
                 f"state has shape {self.state.shape} and action {self.action.shape}", "give (n, L+1) and (n, L)"
@@ -81,12 +81,12 @@ class Trajectories:
 def rectangle(rows: Any, name: str) -> np.ndarray:
     """Rows of unequal length, filled up with −1; a single row stands for one trajectory."""
     if isinstance(rows, Sequence) and len(rows) and isinstance(rows[0], (Sequence, np.ndarray)):
-        parts = [real_array(r, name, np.int64).reshape(-1) for r in rows]
+        parts = [real_array(r, name, np.int64).reshape(-1) if len(r) else np.zeros(0, np.int64) for r in rows]
         out = np.full((len(parts), max(map(len, parts))), -1, np.int64)
         for i, part in enumerate(parts):
             out[i, : len(part)] = part
         return out
-    array = real_array(rows, name, np.int64)
+    array = real_array(rows, name, np.int64) if np.size(rows) else np.zeros(np.shape(rows), np.int64)
     if array.ndim not in (1, 2):
         raise TrajectoryShapeError(f"{name} has shape {array.shape}", "give (n, L), or one trajectory")
     return np.atleast_2d(array)

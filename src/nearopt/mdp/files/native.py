@@ -123,7 +123,7 @@ def parse(data: bytes) -> tuple[list[tuple[str, dict[str, Any]]], Any]:
         tensors = safetensors.deserialize(data)
         header = json.loads(data[8 : 8 + length])
     except Exception as error:  # SafetensorError, and whatever else a future version raises
-        kind = TruncatedFileError if "Incomplete" in str(error) else CorruptFileError
+        kind = TruncatedFileError if "incomplete" in str(error).lower() else CorruptFileError
         raise kind(f"safetensors refuses the file ({shorten(str(error))})", FRESH) from None
     text = (header.get("__metadata__") or {}).get("nearopt")
     if text is None:
