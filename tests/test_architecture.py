@@ -25,7 +25,7 @@ PACKAGE = ROOT / "src" / "nearopt"
 MAY_IMPORT = {
     "mdp": (),
     "backup": ("mdp",),
-    "functional": ("backup", "inference.messages", "mdp"),
+    "functional": ("backup", "inference.checks", "inference.messages", "mdp"),
     "inference": ("backup", "functional", "mdp"),
     "figures": ("mdp.errors",),  # it reads results by attribute, see figures/results.py
     "cli": ("backup", "figures", "functional", "inference", "mdp"),

@@ -93,9 +93,8 @@ def infer(
     (T, S, A) logarithms of the action prior, None for the flat one. final_value: (S,), zeros by default. Everything
     but `mdp` and `horizon` may be traced. The numbers 0 for `optimism` or `temperature` select the limits.
 
-    Arrays are not checked here (they may be tracers): `nearopt.infer` does that. Dials that are numbers are, and shapes:
-    `AmbiguousRewardError`,
-    `PriorShapeError`, `FinalValueError`, `HorizonError`.
+    Arrays are not checked here (they may be tracers): `nearopt.infer` does that. Numbers and shapes are:
+    `TemperatureError`, `OptimismError`, `AmbiguousRewardError`, `PriorShapeError`, `FinalValueError`, `HorizonError`.
     """
     check_model(mdp)
     dials = [x if isinstance(x, Tracer) else float(x) for x in (temperature, optimism)]
