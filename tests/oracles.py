@@ -68,7 +68,7 @@ class Oracle:
         """[(weight, next state)] ∝ p exp(κ (r + V)/τ), summing to one, and the probability of going on."""
         gamma, tau, kappa = self.discount, self.temperature, self.optimism
         branches = self.world[s][a]
-        if kappa == 0 or self.q(t, s, a) == -INF:
+        if gamma == 0 or kappa == 0 or self.q(t, s, a) == -INF:
             return [(p, s2) for p, s2, _ in branches], gamma
         go_on = [p * exp(kappa * (r + self.value(t + 1, s2)) / tau) for p, s2, r in branches]
         everything = [
