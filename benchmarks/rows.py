@@ -11,8 +11,8 @@ import numpy as np
 
 import nearopt as no
 from benchmarks.harness import Row, best
-from nearopt.functional import make_problem
 from nearopt.inference.messages import backward, filtered, smoothed
+from nearopt.problem import make_problem
 
 ROOT = Path(__file__).resolve().parents[1]
 

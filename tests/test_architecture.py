@@ -25,11 +25,14 @@ PACKAGE = ROOT / "src" / "nearopt"
 MAY_IMPORT = {
     "mdp": (),
     "backup": ("mdp",),
-    "functional": ("backup", "inference.checks", "inference.messages", "mdp"),
-    "inference": ("backup", "functional", "mdp"),
+    "checks": ("mdp",),
+    "problem": ("backup", "mdp"),
+    "functional": ("backup", "checks", "inference.messages", "mdp", "planning", "problem"),
+    "inference": ("backup", "checks", "functional", "mdp", "problem"),
+    "planning": ("backup", "checks", "mdp", "problem"),
     "figures": ("mdp.errors",),  # it reads results by attribute, see figures/results.py
-    "cli": ("backup", "figures", "functional", "inference", "mdp"),
-    "": ("backup", "cli", "figures", "functional", "inference", "mdp"),  # __init__.py and __main__.py
+    "cli": ("backup", "checks", "figures", "functional", "inference", "mdp", "planning"),
+    "": ("backup", "cli", "figures", "functional", "inference", "mdp", "planning"),  # __init__.py and __main__.py
 }
 ONLY_IN = {"matplotlib": "figures", "mpl_toolkits": "figures", "tyro": "cli", "rich": "cli"}
 RUNS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "code"}

@@ -20,15 +20,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from nearopt.backup import Scalar, is_zero
-from nearopt.inference.checks import check_dials, check_model
-from nearopt.inference.messages import Problem, backward, filtered, first_state, smoothed
-from nearopt.mdp.errors import AmbiguousRewardError, FinalValueError, HorizonError, PriorShapeError
+from nearopt.checks import check_dials, check_model
+from nearopt.inference.messages import backward, filtered, first_state, smoothed
 from nearopt.mdp.model import MDP
+from nearopt.problem import Problem, make_problem
 
 
 class Inference(eqx.Module):
@@ -133,89 +132,3 @@ def over_time(problem: Problem, values: Float[Array, "T+1 n"]) -> tuple[Float[Ar
         return None, (problem.blocks.to_actions(step.q, -jnp.inf), problem.blocks.to_actions(step.policy, 0.0))
 
     return jax.lax.scan(one, None, (values[1:], problem.timed()))[1]
-
-
-def make_problem(
-    mdp: MDP,
-    horizon: int,
-    reward: Any = None,
-    temperature: Scalar = 1.0,
-    optimism: Scalar = 1.0,
-    log_prior: Any = None,
-    final_value: Any = None,
-) -> Problem:
-    """The task in block order. Call it under 64-bit JAX."""
-    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
-        raise HorizonError(f"the horizon is {horizon!r}", "give a whole number of decisions, at least 1")
-    shape = (mdp.num_states, mdp.num_actions)
-    rewards, timed_reward = reward_blocks(mdp, horizon, reward)
-    timed_prior = log_prior is not None and jnp.ndim(log_prior) == 3
-    if log_prior is not None and jnp.shape(log_prior) != ((horizon, *shape) if timed_prior else shape):
-        raise PriorShapeError(
-            f"the prior has shape {jnp.shape(log_prior)}", f"give one number per state and action, {shape}"
-        )
-    if final_value is not None and jnp.shape(final_value) != shape[:1]:
-        raise FinalValueError(
-            f"final_value has shape {jnp.shape(final_value)}", f"give one number per state, {shape[:1]}"
-        )
-    return Problem(
-        blocks=mdp.blocks,
-        reward=rewards,
-        log_prior=prior_blocks(mdp, log_prior, timed_prior),
-        final_value=final_blocks(mdp, final_value),
-        temperature=0.0 if is_zero(temperature) else jnp.asarray(temperature, float),
-        optimism=0.0 if is_zero(optimism) else jnp.asarray(optimism, float),
-        timed_reward=timed_reward,
-        timed_prior=timed_prior,
-    )
-
-
-def reward_blocks(mdp: MDP, horizon: int, reward: Any) -> tuple[tuple[Array, ...], bool]:
-    """The reward per block and whether it varies over time."""
-    blocks = mdp.blocks.blocks
-    if reward is None:
-        return tuple(b.reward for b in blocks), False
-    reward = jnp.asarray(reward, float)
-    states, actions = mdp.num_states, mdp.num_actions
-    branch, timed = (states, actions, states), (horizon, states, actions)
-    if reward.shape == branch == timed:
-        raise AmbiguousRewardError(
-            f"reward of shape {branch} may be (S, A, S) or (T, S, A)", "add the missing axis: (T, S, A, S)"
-        )
-    if reward.shape == (states,):
-        reward = jnp.broadcast_to(reward[:, None], (states, actions))
-    per_choice = lambda r: tuple(x[None] for x in mdp.blocks.from_actions(r))
-    per_branch = lambda r: tuple(r[b.state, b.action, public[b.next_state]] for b in blocks)
-    public = jnp.zeros(mdp.blocks.size, int).at[mdp.blocks.rank].set(jnp.arange(states))
-    readers = {
-        (states, actions): (per_choice, False),
-        timed: (jax.vmap(per_choice), True),
-        branch: (per_branch, False),
-        (horizon, *branch): (jax.vmap(per_branch), True),
-    }
-    if reward.shape not in readers:
-        raise AmbiguousRewardError(
-            f"reward has shape {reward.shape} for {states} states, {actions} actions and horizon {horizon}",
-            "give (S,), (S, A), (T, S, A), (S, A, S) or (T, S, A, S)",
-        )
-    read, is_timed = readers[reward.shape]
-    return read(reward), is_timed
-
-
-def prior_blocks(mdp: MDP, log_prior: Any, timed: bool) -> tuple[Array, ...]:
-    """log p(a|s) per block: 0 for the flat prior, −inf where there is no choice."""
-    blocks = mdp.blocks.blocks
-    flat = tuple(jnp.where(b.available, 0.0, -jnp.inf).astype(float) for b in blocks)
-    if log_prior is None:
-        return flat
-    read = lambda p: tuple(
-        jnp.where(b.available, x, -jnp.inf) for b, x in zip(blocks, mdp.blocks.from_actions(p), strict=True)
-    )
-    return (jax.vmap(read) if timed else read)(jnp.asarray(log_prior, float))
-
-
-def final_blocks(mdp: MDP, final_value: Any) -> Array:
-    """V_{T+1} in block order; 0 in terminal states."""
-    if final_value is None:
-        return jnp.zeros(mdp.blocks.size)
-    return mdp.blocks.from_states(jnp.where(mdp.terminal, 0.0, jnp.asarray(final_value, float)))

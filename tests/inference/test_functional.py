@@ -106,6 +106,7 @@ def test_vmap_over_temperatures_and_rewards(mdp):
 
 
 def test_one_compilation_serves_every_temperature(mdp):
+    assert mdp.blocks.size  # a model laid out inside a trace costs that function a second one
     traces = []
 
     @jax.jit

@@ -19,85 +19,11 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from nearopt.backup import Scalar, Step, backup, entropic_mean, going_on, is_one, is_zero, scale_of, tilt
+from nearopt.backup import entropic_mean, is_zero, tilt
 from nearopt.mdp.blocks import Blocks, concatenate
+from nearopt.problem import Problem, safe_log
 
 LARGE = 2**18  # branches from which a step is worth a dispatch of its own
-
-
-class Problem(eqx.Module):
-    """A task with its dials. `reward` and `log_prior` are per block; with a leading time axis where `timed_reward` and
-    `timed_prior` say so. `temperature` and `optimism` are traced scalars, or the number 0.
-    """
-
-    blocks: Blocks
-    reward: tuple[Float[Array, "*T R J n"], ...]
-    log_prior: tuple[Float[Array, "*T J n"], ...]
-    final_value: Float[Array, " n"]
-    temperature: Scalar
-    optimism: Scalar
-    timed_reward: bool = eqx.field(static=True, default=False)
-    timed_prior: bool = eqx.field(static=True, default=False)
-
-    @property
-    def scale(self) -> Scalar:
-        """θ = κ/τ."""
-        return scale_of(self.temperature, self.optimism)
-
-    def timed(self) -> tuple:
-        """What varies over time, for `lax.scan`."""
-        return self.reward if self.timed_reward else None, self.log_prior if self.timed_prior else None
-
-    def at(self, timed: tuple) -> tuple:
-        """Reward and log prior of one step."""
-        reward, log_prior = timed
-        return self.reward if reward is None else reward, self.log_prior if log_prior is None else log_prior
-
-    def timed_at(self, t: int | Array) -> tuple:
-        """What varies over time, at step t."""
-        return jax.tree.map(lambda x: x[t], self.timed())
-
-    def step(self, next_value: Float[Array, " n"], timed: tuple) -> Step:
-        """One backup, V_{t+1} → Q_t, π_t, V_t."""
-        reward, log_prior = self.at(timed)
-        dials = (self.temperature, self.optimism, self.blocks.discount)
-        return backup(self.blocks, next_value, reward, log_prior, *dials)
-
-    def transitions(self, step: Step, next_value: Float[Array, " n"]) -> list[Float[Array, "K J n"]]:
-        """Probability, given success, of taking each branch and going on: c_κ(s,a) p_κ(s'|s,a), block by block.
-
-        Where success is impossible, Q = −inf, there is nothing to condition on: γ p(s'|s,a).
-        """
-        discount = self.blocks.discount
-        if is_zero(self.scale) or is_one(discount):
-            return [p * discount for p in step.branches]
-        go_on = going_on(next_value, discount, self.scale)
-        parts = zip(self.blocks.blocks, step.branches, step.q, strict=True)
-        return [p * jnp.where(q > -jnp.inf, go_on[b.next_state], discount) for b, p, q in parts]
-
-    def log_policy(self, step: Step, value: Float[Array, " n"], timed: tuple) -> list[Float[Array, "J n"]]:
-        """log π = log p(a|s) + (Q−V)/τ, which stays exact where π underflows."""
-        parts = zip(step.q, step.policy, self.at(timed)[1], self.blocks.split(value), strict=True)
-        if is_zero(self.temperature):
-            return [safe_log(policy) for _, policy, _, _ in parts]
-        logs = []
-        for q, policy, prior, v in parts:
-            soft = prior + (q - jnp.where(v > -jnp.inf, v, 0.0)) / self.temperature
-            logs.append(jnp.where(v > -jnp.inf, soft, safe_log(policy)))
-        return logs
-
-    def log_transitions(self, step: Step, next_value: Float[Array, " n"], timed: tuple) -> list[Float[Array, "K J n"]]:
-        """log of γ p(s'|s,a) exp(θ (r + V(s') − Q)), the logarithm of `transitions`."""
-        logs = []
-        for block, q, r, p in zip(
-            self.blocks.blocks, step.q, self.at(timed)[0], self.transitions(step, next_value), strict=True
-        ):
-            known = safe_log(block.probability) + jnp.log(jnp.asarray(self.blocks.discount))
-            if not is_zero(self.scale):
-                gain = r + next_value[block.next_state] - jnp.where(q > -jnp.inf, q, 0.0)
-                known = jnp.where(q > -jnp.inf, known + self.scale * gain, safe_log(p))
-            logs.append(known)
-        return logs
 
 
 def sweep(step: Callable, problem: Problem, carry: Any, inputs: Any, horizon: int, reverse: bool = False) -> Any:
@@ -236,11 +162,6 @@ def log_choice(problem: Problem, log_prior: Array, policy: Array, q: Array, valu
 def terminal_states(blocks: Blocks) -> Array:
     """(n,) bool, filled-up states included (they hold no mass)."""
     return jnp.concatenate([~b.available.any(axis=0) for b in blocks.blocks])
-
-
-def safe_log(p: Array) -> Array:
-    """log p with log 0 = −inf and gradient 0 there."""
-    return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
 
 
 def targets(blocks: Blocks) -> Array:

@@ -14,12 +14,13 @@ import jax
 import numpy as np
 import scipy.sparse
 
-from nearopt.functional import make_problem, over_time
-from nearopt.inference.checks import check_dials, check_final_value, check_model, check_prior, check_reward
-from nearopt.inference.messages import Filtered, Problem, backward, filtered, first_state, smoothed
+from nearopt.checks import check_dials, check_final_value, check_model, check_prior, check_reward
+from nearopt.functional import over_time
+from nearopt.inference.messages import Filtered, backward, filtered, first_state, smoothed
 from nearopt.mdp.blocks import concatenate
 from nearopt.mdp.errors import LossySaveError, OptimismError, TimeError
 from nearopt.mdp.model import MDP
+from nearopt.problem import Problem, make_problem
 
 if TYPE_CHECKING:
     from nearopt.inference.trajectories import Trajectories

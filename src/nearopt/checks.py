@@ -1,4 +1,4 @@
-"""What a user may get wrong when asking for inference."""
+"""What a user may get wrong when asking for inference or a plan."""
 
 from typing import Any
 
@@ -22,6 +22,8 @@ from nearopt.mdp.validate import real_array
 
 def number(value: Any, error: type, name: str) -> float:
     try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
         value = float(value)
     except (TypeError, ValueError):
         raise error(f"the {name} is {value!r}", "give a number") from None
