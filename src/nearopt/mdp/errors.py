@@ -256,7 +256,11 @@ class SampleSizeError(NearoptError):
 
 
 class ImpossibleEvidenceError(NearoptError):
-    """Success that has probability zero: there is no posterior to draw from."""
+    """Success that has probability zero: there is no posterior to draw from, or to compare with."""
+
+
+class CountError(NearoptError):
+    """A number of things to list that is not a whole number of at least one."""
 
 
 class TrajectoryShapeError(NearoptError):
@@ -269,6 +273,39 @@ class TrajectoryLengthError(NearoptError):
 
 class TrajectoryEndError(NearoptError):
     """A trajectory that stops where the process goes on."""
+
+
+# ---------------------------------------------------------------- planning
+class MethodError(NearoptError):
+    """A method of solution that there is not."""
+
+
+class ToleranceError(NearoptError):
+    """A tolerance that is not a number above zero."""
+
+
+class ForbiddenStateError(NearoptError):
+    """States from which every behaviour meets a reward of -inf: their value is not finite."""
+
+
+class ImproperError(NearoptError):
+    """Episodes without discount that never surely end: their value is not finite."""
+
+
+class DivergentError(NearoptError):
+    """States among which value grows, or falls, with every step, without end."""
+
+
+class UndecidedError(NearoptError):
+    """A value for which no finite bounds could be proved."""
+
+
+class RoundingFloorError(NearoptError):
+    """A tolerance that float64 numbers cannot reach on this model."""
+
+
+class PolicyError(NearoptError):
+    """A policy whose rows are not distributions over the available actions."""
 
 
 # ---------------------------------------------------------------- the command line and figures

@@ -1,0 +1,243 @@
+"""The infinite horizon: V = lim B^k 0, by Newton or by sweeps, with a certificate.
+
+>>> import nearopt as no
+>>> sol = no.solve(no.MDP.from_grid("S..G", discount=0.9), temperature=0.2)
+>>> bool((sol.lower <= sol.value).all() and (sol.upper - sol.lower).max() <= 1e-8)
+True
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nearopt.checks import check_dials, check_model, check_prior, number
+from nearopt.mdp.errors import ImproperError, MethodError, RoundingFloorError, ToleranceError
+from nearopt.mdp.model import MDP
+from nearopt.planning.bracket import Task, Witnesses, approach, bracket, lower_through_loops, unproved, witness
+from nearopt.planning.certificate import Certificate, certify, proves_upper
+from nearopt.planning.classes import Graph, build_graph, free
+from nearopt.planning.enclosure import Enclosure, choice_prior
+from nearopt.planning.iteration import EXACT, DivergingError, Iterate, by_newton, by_sweeps
+from nearopt.planning.linear import Work
+from nearopt.planning.proper import towards_the_end, worth
+from nearopt.planning.quotient import Quotient, fold_loops, without_choices
+from nearopt.planning.refusals import check_ends, check_hope, check_rewarding_loops, explain_divergence, growth_watch
+from nearopt.problem import make_problem
+
+METHODS: dict[str, Iterate] = {
+    "auto": by_newton,
+    "policy_iteration": partial(by_newton, accuracy=EXACT),
+    "value_iteration": by_sweeps,
+}
+
+
+def solve(
+    mdp: MDP,
+    *,
+    temperature: float = 1.0,
+    optimism: float = 0.0,
+    prior: Any = None,
+    tol: float = 1e-8,
+    method: str = "auto",
+    throw: bool = True,
+    tell: Callable[[str], None] | None = None,
+) -> "Solution":
+    """The stationary solution of the design's equation, with proved bounds: lower ≤ V ≤ upper, at most `tol` apart.
+
+    V is the limit of the finite horizon's values with final value 0: discounted (γ < 1), or until a terminal state is
+    reached (γ = 1). temperature: τ ≥ 0 in units of reward; 0 is hard control. optimism: κ = 0 leaves the dynamics
+    alone; other values have a solution only where episodes end soon enough. prior: None (flat), "uniform", or (S, A).
+    method: "policy_iteration" is Newton's method with linear systems solved accurately, "auto" the same with each
+    solved as accurately as the step is worth, matrix-free (BiCGSTAB) in large models; "value_iteration" sweeps.
+    tell: called with a line on the progress, now and then.
+
+    Raises `ForbiddenStateError`, `ImproperError`, `DivergentError` or `UndecidedError` where the value is not finite,
+    with the states at fault; `RoundingFloorError` where `tol` is below what float64 can prove, unless `throw` is
+    False; `ToleranceError`, `MethodError`, and what `nearopt.infer` raises for its arguments.
+
+    Sources: design §1; Puterman & Brumelle (1979) on Newton's method; Haarnoja et al. (2017), theorem 3, on soft value
+    iteration; `planning/certificate.py` on the proof.
+    """
+    check_model(mdp)
+    temperature, optimism = check_dials(temperature, optimism)
+    tol = number(tol, ToleranceError, "tolerance")
+    if tol <= 0:
+        raise ToleranceError(f"the tolerance is {tol:g}", "give a number above 0, in units of value")
+    if method not in METHODS:
+        raise MethodError(f"there is no method {method!r}", f"give one of {', '.join(map(repr, METHODS))}")
+    work = Work(*([] if tell is None else [tell]))
+    with jax.enable_x64(True):
+        log_prior = check_prior(mdp, None, prior)
+        certificate = certified(mdp, choice_prior(mdp, prior), (temperature, optimism, log_prior), tol, method, work)
+        problem = make_problem(mdp, None, None, temperature, optimism, log_prior)
+        value = np.clip((certificate.lower + certificate.upper) / 2, certificate.lower, certificate.upper)
+        step = problem.step(mdp.blocks.from_states(jnp.asarray(value)), (None, None))
+        q = np.asarray(mdp.blocks.to_actions(step.q, -jnp.inf))
+        policy = np.asarray(mdp.blocks.to_actions(step.policy, 0.0))
+    dials = (temperature, optimism, prior, tol, method)
+    solution = Solution(mdp, *dials, value, q, policy, certificate, work.passes, work.steps)
+    if throw and not solution.converged:
+        raise RoundingFloorError(
+            f"bounds {tol:g} apart cannot be proved: with values up to {np.abs(value).max():.3g} rounding allows "
+            f"{certificate.width:.2g}",
+            f"set tol to {certificate.width * 1.5:.1g} or more, or throw=False to take what is proved",
+        )
+    return solution
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The answer of `solve`. value, lower, upper (S,); q, policy (S, A); lower ≤ V ≤ upper is proved.
+
+    q is −inf and policy 0 where an action is not available. passes: over the transitions, of any kind (a factorisation
+    counts as one). steps: Newton steps. converged: upper − lower ≤ tol everywhere.
+    """
+
+    mdp: MDP
+    temperature: float
+    optimism: float
+    prior: Any
+    tol: float
+    method: str
+    value: np.ndarray
+    q: np.ndarray
+    policy: np.ndarray
+    certificate: Certificate = field(repr=False)
+    passes: int
+    steps: int
+
+    @property
+    def lower(self) -> np.ndarray:
+        """(S,) proved lower bounds."""
+        return self.certificate.lower
+
+    @property
+    def upper(self) -> np.ndarray:
+        """(S,) proved upper bounds."""
+        return self.certificate.upper
+
+    @property
+    def width(self) -> float:
+        """The largest upper − lower."""
+        return self.certificate.width
+
+    @property
+    def converged(self) -> bool:
+        """Whether the bounds are within tol of each other."""
+        return self.width <= self.tol
+
+    def path(self, start: int | None = None, limit: int = 100_000) -> tuple[np.ndarray, np.ndarray]:
+        """The single best trajectory: its states (L+1,) and actions (L,), from `start` or the likeliest first state.
+
+        For hard control (τ = 0) in a deterministic world; of tied actions the first that leads on. It ends in a
+        terminal state, or where it would come back to a state it has seen.
+
+        Raises `ImproperError` where a best action has several outcomes.
+
+        >>> import nearopt as no
+        >>> states, actions = no.solve(no.MDP.from_grid("S..G"), temperature=0).path()
+        >>> states.tolist(), actions.tolist()
+        ([0, 1, 2, 3], [1, 1, 1])
+        """
+        mdp = self.mdp
+        state = int(np.argmax(mdp.initial)) if start is None else int(start)
+        states, actions, seen = [state], [], {state}
+        while not mdp.terminal[state] and len(actions) < limit:
+            best = np.flatnonzero(self.policy[state] >= self.policy[state].max())
+            moves = [(int(a), self.successor(state, int(a))) for a in best]
+            action, state = next((m for m in moves if m[1] not in seen), moves[0])
+            states.append(state)
+            actions.append(action)
+            if state in seen:
+                break
+            seen.add(state)
+        return np.array(states), np.array(actions)
+
+    def successor(self, state: int, action: int) -> int:
+        """Where an action certainly leads."""
+        mdp = self.mdp
+        first = mdp.choice_offset[state]
+        choice = first + int(np.searchsorted(mdp.choice_action[first : mdp.choice_offset[state + 1]], action))
+        targets = np.unique(mdp.next_state[mdp.branch_offset[choice] : mdp.branch_offset[choice + 1]])
+        if len(targets) > 1:
+            raise ImproperError(
+                f"{mdp.describe(state, action)} has {len(targets)} outcomes, so there is no single best trajectory",
+                "use the policy, or sample from nearopt.infer(mdp, horizon, temperature=0, optimism=0)",
+            )
+        return int(targets[0])
+
+
+def certified(mdp: MDP, prior: np.ndarray, dials: tuple, tol: float, method: str, work: Work) -> Certificate:
+    """The certificate of the whole model. prior: (C,); dials: τ, κ, log prior."""
+    temperature, optimism, log_prior = dials
+    graph = build_graph(mdp, prior, optimism)
+    check_hope(graph)
+    core = mdp
+    if mdp.discount == 1:
+        rest = check_ends(graph, prior, temperature)
+        if rest.any():  # their value is 0, as if they were terminal
+            core = without_choices(mdp, rest)
+            prior = prior[~rest[mdp.choice_state]]
+            graph = build_graph(core, prior, optimism)
+    problem = make_problem(core, None, None, temperature, optimism, log_prior)
+    task = Task(Enclosure(core, prior, temperature, optimism), problem, METHODS[method], work)
+    try:
+        witnesses = core_bounds(graph, task, tol)
+    except DivergingError:
+        explain_divergence(graph, problem, np.asarray(problem.blocks.rank))
+        raise
+    return certify(witnesses.lower, witnesses.upper)
+
+
+def core_bounds(graph: Graph, task: Task, tol: float) -> Witnesses:
+    """The witnesses where every state decides or is terminal."""
+    mdp = graph.mdp
+    if task.contracts:
+        return bracket(task, np.zeros(task.problem.blocks.size), tol)
+    if mdp.discount == 1 and task.world.temperature == 0:
+        loops = graph.end_components(free(graph))
+        if (loops >= 0).any():
+            return through_loops(graph, task, loops, tol)
+    watch = growth_watch(graph, task.problem, np.asarray(task.problem.blocks.rank))
+    watch(np.zeros(task.problem.blocks.size))
+    task.work.watch = watch
+    return bracket(task, proper_start(graph, task), tol)
+
+
+def through_loops(graph: Graph, task: Task, loops: np.ndarray, tol: float) -> Witnesses:
+    """Hard control where one may circle for nothing: the upper bound with those loops folded."""
+    mdp = graph.mdp
+    if (mdp.branch_reward >= 0).all():
+        loops = graph.end_components(graph.choice)
+        check_rewarding_loops(graph, loops)
+    folded: Quotient = fold_loops(graph, loops)
+    inner = make_problem(folded.mdp, None, None, 0.0, 0.0)
+    world = Enclosure(folded.mdp, choice_prior(folded.mdp, None), 0.0, 0.0)
+    small = Task(world, inner, task.iterate, task.work)
+    at, h, delta = approach(small, np.zeros(inner.blocks.size), tol)
+    upper = None
+    while upper is None and delta < 1:
+        upper = witness(small, small.public(at.value) + delta * h, delta, 1, False)
+        delta *= 2
+    if upper is None or not proves_upper(task.world, upper[folded.state]):
+        raise unproved(task, small.public(at.value)[folded.state])
+    upper = np.where(mdp.terminal, 0, upper[folded.state])
+    return Witnesses(lower_through_loops(task, proper_start(graph, task), tol), upper)
+
+
+def proper_start(graph: Graph, task: Task) -> np.ndarray:
+    """At γ = 1 and κ = 0, the value of some policy that surely ends; else zeros. In block order.
+
+    From there Newton climbs: hard control's greedy policy for V = 0 may never end, nor may a soft one whose other
+    choices underflow.
+    """
+    mdp = graph.mdp
+    if mdp.discount < 1 or task.world.optimism != 0:
+        return np.zeros(task.problem.blocks.size)
+    log_prior = np.log(task.world.prior.astype(float), where=task.world.prior > 0, out=np.zeros(mdp.num_choices))
+    return task.block(worth(mdp, towards_the_end(graph), task.world.temperature * log_prior, task.work))
