@@ -49,7 +49,7 @@ class Task:
         return out
 
     def decisions(self, kernel: Kernel) -> np.ndarray:
-        """h with (I − P) h ≥ 1/2, about the expected number of decisions to come; in block order."""
+        """h with (I − P) h ≥ 0.9, about the expected number of decisions to come; in block order."""
         decides = self.block((~self.world.mdp.terminal).astype(float))
         if self.contracts:
             return decides / (1 - self.world.mdp.discount)
@@ -62,7 +62,7 @@ class Task:
         while True:
             later = decides + kernel.apply(h)
             self.work.passes += 1
-            if (later - h).max(initial=0.0) <= 0.5:
+            if (later - h).max(initial=0.0) <= 0.1:
                 return later
             h = later
 

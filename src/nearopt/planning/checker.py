@@ -2,9 +2,9 @@
 
 V* is the limit of the finite-horizon values B^k 0, where B is the backup of design §1, each row p(.|s,a) read as
 divided by its exact sum. The witnesses l = lower + lower_tail and u = upper + upper_tail are exact real sums. B is
-monotone, and a constant c ≥ 0 added to (taken from) a value adds (takes) at most c; hence
+monotone, and a constant c ≥ 0 added to (taken from) a value adds (takes) at most c; so
 
-    γ < 1   B u ≤ u proves V* ≤ u: from u + c the excess c shrinks by a factor < 1 a step, however large the rewards.
+    γ < 1   V* ≤ u if B u ≤ u: the excess c of u + c shrinks by a factor < 1 a step, which holds on bounded values.
     γ = 1   Let Z be rest states, in which every B^k 0 is 0, and let u ≥ 0 there. V* ≤ u if elsewhere
             (A) B u < u; for B^k 0 ≤ u + c gives B^(k+1) 0 ≤ u + c − δ; or
             (B) B w ≤ w for w = max(u, 0), so that B^k 0 ≤ w for all k, and B u < u where u < 0, as in (A).
@@ -16,6 +16,7 @@ and likewise below with the signs turned. (A) is the argument of stochastic shor
 
 import math
 from fractions import Fraction
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,11 +26,10 @@ from nearopt.mdp.model import MDP
 
 PRECISION = 256  # bits: differences of two witnesses and their products with a probability stay exact
 NORMALISED = 1e-12  # a prior so near to summing to one is read, in rest states, as summing to one
-WITNESSES = ("lower", "lower_tail", "upper", "upper_tail")
 
 
 class Choice(NamedTuple):
-    weight: arb  # its prior, times `Model.norm` of the state
+    weight: arb  # its prior, times the state's `norm`
     mass: arb  # Σ p, 1 up to rounding
     branches: list[tuple[arb, arb, int]]  # probability, reward, next state
 
@@ -47,41 +47,33 @@ class Model(NamedTuple):
 
 def check(solution: Any) -> list[str]:
     """Complaints about a solution and its certificate, in sentences; an empty list is a proof that all is right."""
-    complaints = check_dials(solution) or check_arrays(solution)
-    if complaints:
+    if complaints := check_dials(solution) or check_arrays(solution):
         return complaints
-    certificate = solution.certificate
     with ctx.workprec(PRECISION):
         model = read(solution)
-        lower = witness(certificate.lower, certificate.lower_tail)
-        upper = witness(certificate.upper, certificate.upper_tail)
-        return check_side(solution.mdp, model, lower, -1) + check_side(solution.mdp, model, upper, 1)
+        return check_side(solution, model, "lower", -1) + check_side(solution, model, "upper", 1)
 
 
-# ---------------------------------------------------------------- what is plain to see
 def check_dials(solution: Any) -> list[str]:
     mdp, tau, kappa, prior = solution.mdp, solution.temperature, solution.optimism, solution.prior
-    if not (math.isfinite(tau) and tau >= 0 and math.isfinite(kappa)):
-        return [f"temperature {tau} and optimism {kappa} are not finite, or the temperature is negative"]
-    if tau == 0 and kappa != 0:
-        return [f"optimism {kappa} is not defined at temperature 0"]
-    if not solution.tol >= 0:
-        return [f"the tolerance is {solution.tol}"]
-    if prior is None or isinstance(prior, str) and prior == "uniform":
-        return []
-    weights = np.zeros(0) if isinstance(prior, str) else np.asarray(prior, np.float64)
-    if weights.shape != (mdp.num_states, mdp.num_actions):
-        return [f'the prior is neither None nor "uniform" nor an array of shape {mdp.num_states, mdp.num_actions}']
+    if not (0 <= tau < math.inf and math.isfinite(kappa) and (tau > 0 or kappa == 0)):
+        return [f"there is no backup with temperature {tau} and optimism {kappa}"]
+    shape = (mdp.num_states, mdp.num_actions)
+    known = prior is None or isinstance(prior, str)
+    weights = np.ones(shape) if known else np.asarray(prior, np.float64)
+    if weights.shape != shape or known and prior not in (None, "uniform"):
+        return [f'the prior is neither None nor "uniform" nor an array of shape {shape}']
     wrong = ~(np.isfinite(weights) & (weights >= 0)).all(1)
     return complain(mdp, "the prior is negative or not finite in {}", wrong & ~mdp.terminal)
 
 
 def check_arrays(solution: Any) -> list[str]:
-    """Shapes, finite numbers, zeros in terminal states, signs of the tails, order, width."""
+    """Shapes, finite numbers, zeros in terminal states, signs, order, width."""
     mdp, certificate = solution.mdp, solution.certificate
-    arrays = {f"certificate.{name}": getattr(certificate, name) for name in WITNESSES}
-    arrays |= {name: getattr(solution, name) for name in ("lower", "upper", "value")}
-    out = []
+    arrays = {name: getattr(solution, name) for name in ("lower", "upper", "value")}
+    for name in ("lower", "lower_tail", "upper", "upper_tail"):
+        arrays[f"certificate.{name}"] = getattr(certificate, name)
+    out: list[str] = []
     for name, array in arrays.items():
         if not (isinstance(array, np.ndarray) and array.dtype == np.float64 and array.shape == (mdp.num_states,)):
             return [f"{name} is not a float64 array with one number per state"]
@@ -90,17 +82,17 @@ def check_arrays(solution: Any) -> list[str]:
     if out:
         return out
     lower, upper, value = solution.lower, solution.upper, solution.value
-    out += complain(mdp, "certificate.lower is not the solution's in {}", certificate.lower != lower)
-    out += complain(mdp, "certificate.upper is not the solution's in {}", certificate.upper != upper)
-    out += complain(mdp, "certificate.lower_tail is negative in {}", certificate.lower_tail < 0)
-    out += complain(mdp, "certificate.upper_tail is positive in {}", certificate.upper_tail > 0)
-    out += complain(mdp, "value is below lower in {}", value < lower)
-    out += complain(mdp, "value is above upper in {}", value > upper)
-    if solution.converged and math.isfinite(solution.tol):
-        tol = Fraction(float(solution.tol))
-        wide = np.array([Fraction(u) - Fraction(l) > tol for u, l in zip(upper.tolist(), lower.tolist(), strict=True)])
-        out += complain(mdp, f"upper − lower is above the tolerance {solution.tol} in {{}}", wide)
-    return out
+    pairs, tol = zip(upper.tolist(), lower.tolist(), strict=True), float(solution.tol)
+    wide = np.array([bool(solution.converged) and not Fraction(u) - Fraction(l) <= tol for u, l in pairs])
+    return [
+        *complain(mdp, "certificate.lower is not the solution's in {}", certificate.lower != lower),
+        *complain(mdp, "certificate.upper is not the solution's in {}", certificate.upper != upper),
+        *complain(mdp, "certificate.lower_tail is negative in {}", certificate.lower_tail < 0),
+        *complain(mdp, "certificate.upper_tail is positive in {}", certificate.upper_tail > 0),
+        *complain(mdp, "value is below lower in {}", value < lower),
+        *complain(mdp, "value is above upper in {}", value > upper),
+        *complain(mdp, f"upper − lower is above the tolerance {tol} in {{}}", wide),
+    ]
 
 
 def complain(mdp: MDP, sentence: str, wrong: np.ndarray) -> list[str]:
@@ -108,11 +100,6 @@ def complain(mdp: MDP, sentence: str, wrong: np.ndarray) -> list[str]:
     states = np.flatnonzero(wrong)
     more = f" and {len(states) - 1} more" if len(states) > 1 else ""
     return [sentence.format(mdp.describe(int(states[0])) + more)] if len(states) else []
-
-
-# ---------------------------------------------------------------- the problem
-def witness(whole: np.ndarray, tail: np.ndarray) -> list[arb]:
-    return [arb(a) + arb(b) for a, b in zip(whole.tolist(), tail.tolist(), strict=True)]
 
 
 def read(solution: Any) -> Model:
@@ -148,7 +135,7 @@ def rest(mdp: MDP, weights: np.ndarray, norm: np.ndarray, hard: bool) -> np.ndar
     free[mdp.branch_choice[mdp.branch_reward != 0]] = False
     needed = np.maximum(np.bincount(state[live], minlength=mdp.num_states), 1)
     if hard and (mdp.branch_reward <= 0).all():
-        needed = np.ones(mdp.num_states, np.int64)
+        needed[:] = 1
     total = np.bincount(state, weights, minlength=mdp.num_states) / norm
     count = np.where(hard | (abs(total - 1) <= NORMALISED), np.bincount(state[free], minlength=mdp.num_states), 0)
     inside = mdp.terminal | (count >= needed)
@@ -167,15 +154,16 @@ def rest(mdp: MDP, weights: np.ndarray, norm: np.ndarray, hard: bool) -> np.ndar
     return inside & ~mdp.terminal
 
 
-# ---------------------------------------------------------------- the theorem
-def check_side(mdp: MDP, model: Model, bound: list[arb], side: int) -> list[str]:
-    """Whether V* ≤ bound (side 1) or bound ≤ V* (side −1) is proved."""
+def check_side(solution: Any, model: Model, name: str, side: int) -> list[str]:
+    """Whether V* ≤ u (side 1) or l ≤ V* (side −1) is proved."""
 
     def gains(value: list[arb]) -> list[arb]:
         return [side * gain(model, s, value) if on else arb(0) for s, on in enumerate(others.tolist())]
 
+    mdp: MDP = solution.mdp
+    parts = (getattr(solution.certificate, part).tolist() for part in (name, f"{name}_tail"))
+    bound = [arb(whole) + arb(tail) for whole, tail in zip(*parts, strict=True)]
     others = ~(model.resting | mdp.terminal)
-    name, moves = ("upper", "falls") if side > 0 else ("lower", "rises")
     beyond = np.array([bool(side * v >= 0) for v in bound])  # certain, as is every comparison of balls
     if (model.resting & ~beyond).any():
         return complain(mdp, f"{name} excludes 0, the value of resting, in {{}}", model.resting & ~beyond)
@@ -186,6 +174,7 @@ def check_side(mdp: MDP, model: Model, bound: list[arb], side: int) -> list[str]
         if unproved.any():  # (B)
             clipped = [side * (side * v).max(arb(0)) for v in bound]
             unproved = (unproved & ~beyond) | others & np.array([not g <= 0 for g in gains(clipped)])
+    moves = "falls" if side > 0 else "rises"
     return complain(mdp, f"{name} is not proved: it is not certain that it {moves} under a backup in {{}}", unproved)
 
 
@@ -195,22 +184,17 @@ def gain(model: Model, state: int, value: list[arb]) -> arb:
     Everything is relative to v(s), so that equal values cancel exactly.
     """
     gamma, tau, kappa, v = model.discount, model.temperature, model.optimism, value[state]
+    changes = []  # Q − v at κ = 0, else exp(θ (Q − v)), of each choice
+    for _, mass, branches in model.choices[state]:
+        total = arb(0)
+        for p, r, t in branches:
+            if kappa == 0:
+                total += p * (r + (gamma * value[t] - v))
+                continue
+            total += p * gamma * (kappa / tau * (r + (value[t] - v))).exp()
+            total += p * (1 - gamma) * (kappa / tau * (r - v)).exp() if gamma < 1 else 0
+        changes.append(total / mass)
     if tau == 0:
-        best = arb.neg_inf()
-        for choice in model.choices[state]:
-            best = best.max(sum((p * (r + (gamma * value[t] - v)) for p, r, t in choice.branches), arb(0)))
-        return best
-    total = arb(-model.norm[state])
-    for weight, mass, branches in model.choices[state]:
-        if kappa == 0:
-            odds = (sum((p * (r + (gamma * value[t] - v)) for p, r, t in branches), arb(0)) / mass / tau).exp()
-        else:
-            theta, end = kappa / tau, 1 - gamma
-            mean = arb(0)
-            for p, r, t in branches:
-                mean += p * gamma * (theta * (r + (value[t] - v))).exp()
-                if end > 0:
-                    mean += p * end * (theta * (r - v)).exp()
-            odds = (mean / mass) ** (1 / kappa)
-        total += weight * odds
-    return total
+        return reduce(arb.max, changes, arb.neg_inf())
+    odds = [(x / tau).exp() if kappa == 0 else x ** (1 / kappa) for x in changes]
+    return sum((c.weight * x for c, x in zip(model.choices[state], odds, strict=True)), arb(-model.norm[state]))

@@ -26,7 +26,7 @@ BATCH = 64  # sweeps per call, where a call costs more than a sweep
 SMALL = 2**15  # branches up to which that is so
 HUGE = 1e13  # a value or an expected number of steps above this is taken for infinite
 PATIENCE = 8  # Newton steps without progress, after which it is over
-ROUGH, EXACT = 1e-2, 1e-11  # accuracy of the linear systems of inexact and of exact Newton steps
+ROUGH, EXACT = 1e-3, 1e-11  # accuracy of the linear systems of inexact and of exact Newton steps
 
 
 class DivergingError(Exception):
@@ -43,8 +43,16 @@ class Look(NamedTuple):
 @eqx.filter_jit
 def look(problem: Problem, value: Float[Array, " n"]) -> Look:
     step = problem.step(value, (None, None))
-    parts = zip(step.policy, problem.transitions(step, value), strict=True)
+    policies = map(greedy, step.q, problem.log_prior) if is_zero(problem.temperature) else step.policy
+    parts = zip(policies, problem.transitions(step, value), strict=True)
     return Look(rise_of(problem, step.value, value), tuple(policy * moves for policy, moves in parts))
+
+
+def greedy(q: Float[Array, "J n"], log_prior: Float[Array, "J n"]) -> Float[Array, "J n"]:
+    """The best actions and no others: what the backup shares among those nearly tied would stall Newton's method."""
+    q = jnp.where(log_prior > -jnp.inf, q, -jnp.inf)
+    best = (q == q.max(axis=0)) & (q > -jnp.inf)
+    return best / jnp.maximum(best.sum(axis=0), 1)
 
 
 @eqx.filter_jit
@@ -124,8 +132,9 @@ def by_newton(problem: Problem, value: np.ndarray, target: float, work: Work, ac
         if residual <= target or since >= (PATIENCE if residual > noise(size) else 2):
             return at
         work.steps += 1
-        needed = np.clip(0.1 * target / residual, EXACT, ROUGH) if accuracy is None else accuracy
-        direction = solve(at.kernel, at.rise, float(needed), work, guess=flat_guess(problem, at.rise))
+        worth = min(ROUGH, (residual / before.residual) ** 2) if before else ROUGH  # Eisenstat & Walker (1996)
+        needed = max(worth, 0.1 * target / residual) if accuracy is None else accuracy
+        direction = solve(at.kernel, at.rise, max(needed, EXACT), work, guess=flat_guess(problem, at.rise))
         if not np.isfinite(direction).all():
             raise DivergingError
         value, before = at.value + direction, at

@@ -1,4 +1,8 @@
-"""(I − P) x = b, for the policy's matrix P of a Newton step: matrix-free, or factorised where that is quicker."""
+"""(I − P) x = b, for the policy's matrix P of a Newton step.
+
+Small systems are factorised. Large ones are solved matrix-free by a Krylov method; where that takes long, because
+episodes are long and information travels one state per product, by the same method on aggregated states (pyamg).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,8 +20,9 @@ from nearopt.backup import fold, slabs
 from nearopt.mdp.blocks import Blocks, concatenate
 
 DIRECT = 2000  # states up to which a factorisation is quicker than a Krylov method
+EPS = 1e-12  # accuracy asked of one Krylov run: what is missing then is asked of the next
 RESCUE = 200_000  # states up to which one is tried where the Krylov method fails
-MOST_ITERATIONS = 1500  # of the Krylov method in one solve: two passes each
+QUICK, LONG = 40, 200  # iterations of the Krylov method, matrix-free and with aggregation
 
 
 @dataclass
@@ -30,10 +35,46 @@ class Work:
     watch: Callable[[np.ndarray], None] = field(default=lambda value: None)
     passes: int = 0
     steps: int = 0
+    stiff: bool = False  # matrix-free iterations were too many once: aggregate at once
+
+
+class Inverse:
+    """(I − P)⁻¹ in two forms, each made once, when first asked for, from the assembled matrix."""
+
+    matrix: Any
+
+    @cached_property
+    def system(self) -> scipy.sparse.csr_matrix:
+        """I − P."""
+        identity = scipy.sparse.eye_array(self.matrix.shape[0], format="csr")
+        return scipy.sparse.csr_matrix(identity - self.matrix)
+
+    @cached_property
+    def factors(self) -> Any:
+        """LU factors."""
+        return splu(self.system.tocsc())
+
+    @cached_property
+    def hierarchy(self) -> Any:
+        """Ever coarser chains, states aggregated by how strongly they are coupled (Bertsekas & Castañon 1989).
+
+        Unsmoothed aggregation keeps every level a chain, whichever way it drifts, and Gauss-Seidel suits a drift.
+        """
+        import pyamg
+
+        return pyamg.smoothed_aggregation_solver(
+            self.system,
+            symmetry="nonsymmetric",
+            smooth=None,
+            presmoother=("gauss_seidel", {"sweep": "forward"}),
+            postsmoother=("gauss_seidel", {"sweep": "backward"}),
+            max_coarse=500,
+            coarse_solver="splu",
+        )
 
 
 @dataclass(frozen=True)
-class Kernel:
+class Kernel(Inverse):
     """P as weights on the branches of the model, in block order: (K, J, n) per block."""
 
     blocks: Blocks
@@ -44,21 +85,22 @@ class Kernel:
         return self.blocks.size
 
     def apply(self, vector: np.ndarray) -> np.ndarray:
-        """P x."""
+        """P x, matrix-free."""
         return np.asarray(product(self.blocks, self.weights, jnp.asarray(vector)))
 
     @cached_property
-    def matrix(self) -> scipy.sparse.csc_array:
-        """P itself."""
+    def matrix(self) -> scipy.sparse.csr_array:
+        """P, assembled."""
         columns = np.concatenate([np.asarray(b.next_state).reshape(-1) for b in self.blocks.blocks])
         values = np.asarray(concatenate(list(self.weights)))
         start, rows = 0, []
         for block in self.blocks.blocks:
-            rows.append(np.broadcast_to(start + np.arange(block.state.size), block.next_state.shape).reshape(-1))
+            number = np.arange(start, start + block.state.size, dtype=np.int32)
+            rows.append(np.broadcast_to(number, block.next_state.shape).reshape(-1))
             start += block.state.size
         kept = values != 0
         entries = (values[kept], (np.concatenate(rows)[kept], columns[kept]))
-        return scipy.sparse.coo_array(entries, shape=(self.size, self.size)).tocsc()
+        return scipy.sparse.csr_array(scipy.sparse.coo_array(entries, shape=(self.size, self.size)))
 
 
 @eqx.filter_jit
@@ -72,7 +114,7 @@ def product(blocks: Blocks, weights: tuple[Array, ...], vector: Float[Array, " n
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Inverse):
     """P as a sparse matrix in public order."""
 
     matrix: scipy.sparse.csr_array
@@ -86,33 +128,64 @@ class Table:
 
 
 def solve(kernel: Kernel | Table, b: np.ndarray, accuracy: float, work: Work, guess: Any = None) -> np.ndarray:
-    """x with |b − (I − P) x| ≤ accuracy·|b| in the Euclidean norm, or as near as can be reached.
+    """x with |b − (I − P) x| ≤ accuracy·|b| in the maximum norm, or as near as can be reached.
 
-    NaN where I − P is singular. A factorisation counts as one pass.
+    NaN where I − P is singular.
     """
     if kernel.size <= DIRECT:
         return factorised(kernel, b, work)
-    passes = work.passes
-
-    def apply(x: np.ndarray) -> np.ndarray:
+    x = np.zeros_like(b) if guess is None else guess
+    gap = b - x + kernel.apply(x)
+    target, before = accuracy * np.abs(b).max(), np.inf
+    while (left := np.abs(gap).max()) > target:
+        if not left < 0.5 * before:
+            return factorised(kernel, b, work) if kernel.size <= RESCUE else x
+        before, found = left, False
+        rough = max(0.3 * target * np.sqrt(len(b)) / np.linalg.norm(gap), 0.3 * target / left)
+        rough = float(np.clip(rough, EPS, 0.1))
+        if not work.stiff:
+            step, found = krylov(kernel.apply, gap, rough, QUICK, work)
+        if not found:  # information has far to travel: aggregate
+            work.stiff = True
+            step, found = krylov(kernel.matrix.__matmul__, gap, rough, LONG, work, kernel.hierarchy)
+        if np.isfinite(step).all():
+            x = x + step
+        gap = b - x + kernel.apply(x)
         work.passes += 1
-        return x - kernel.apply(x)
-
-    system = LinearOperator((kernel.size, kernel.size), matvec=apply, dtype=np.float64)  # pyright: ignore[reportCallIssue]
-    with np.errstate(all="ignore"):
-        x, failed = bicgstab(system, b, x0=guess, rtol=accuracy, atol=0.0, maxiter=MOST_ITERATIONS)
-    work.tell(f"{work.passes - passes:,} Krylov passes")
-    if not failed and np.isfinite(x).all():
-        return x
-    if kernel.size <= RESCUE:
-        return factorised(kernel, b, work)
     return x
+
+
+def krylov(
+    apply: Callable[[np.ndarray], np.ndarray],
+    b: np.ndarray,
+    accuracy: float,
+    longest: int,
+    work: Work,
+    hierarchy: Any = None,
+) -> tuple[np.ndarray, bool]:
+    """BiCGSTAB (van der Vorst 1992), and whether it got there."""
+    shape = (len(b), len(b))
+
+    def system(x: np.ndarray) -> np.ndarray:
+        work.passes += 1
+        if work.passes % 20 == 0:
+            work.tell(f"step {work.steps}, {work.passes:,} passes")
+        return x - apply(x)
+
+    def cycle(x: np.ndarray) -> np.ndarray:
+        work.passes += 3  # Gauss-Seidel up, residual, Gauss-Seidel down; coarser levels are a fraction of a pass
+        return hierarchy.solve(x, tol=1e-300, maxiter=1, cycle="W")
+
+    operator = LinearOperator(shape, matvec=system, dtype=np.float64)  # pyright: ignore[reportCallIssue]
+    inverse = None if hierarchy is None else LinearOperator(shape, matvec=cycle, dtype=np.float64)  # pyright: ignore[reportCallIssue]
+    with np.errstate(all="ignore"):
+        x, failed = bicgstab(operator, b, rtol=accuracy, atol=0.0, maxiter=longest, M=inverse)
+    return x, not failed and bool(np.isfinite(x).all())
 
 
 def factorised(kernel: Kernel | Table, b: np.ndarray, work: Work) -> np.ndarray:
     work.passes += 1
-    identity = scipy.sparse.eye_array(kernel.size, format="csc")
     try:
-        return splu((identity - kernel.matrix).tocsc()).solve(b)
+        return kernel.factors.solve(b)
     except RuntimeError:  # exactly singular
         return np.full(kernel.size, np.nan)

@@ -43,6 +43,14 @@ def check_ends(graph: Graph, prior: np.ndarray, temperature: float) -> np.ndarra
             f"{some(mdp, stuck)}: {what}, so that without a discount the value is not finite",
             "set a discount below 1, give them a way to a terminal state, or leave them out of the model",
         )
+    if temperature > 0:
+        loops = graph.end_components(free(graph) & (prior >= 1)) >= 0
+        if (loops & ~rest).any():
+            raise DivergentError(
+                f"{some(mdp, loops & ~rest)}: one can stay there for nothing, and to be free to leave at every later "
+                "step is worth without bound, so that without a discount the value is +inf",
+                "set a discount below 1, a normalised prior (prior='uniform'), or rewards below 0",
+            )
     return rest
 
 
