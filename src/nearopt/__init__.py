@@ -8,23 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nearopt import functional as functional
+    from nearopt.inference.ledger import Ledger as Ledger
+    from nearopt.inference.ledger import ledger as ledger
     from nearopt.inference.posterior import Posterior as Posterior
     from nearopt.inference.posterior import infer as infer
     from nearopt.inference.trajectories import Trajectories as Trajectories
     from nearopt.mdp.errors import NearoptError as NearoptError
     from nearopt.mdp.files import load as load
     from nearopt.mdp.model import MDP as MDP
+    from nearopt.planning.solve import Solution as Solution
+    from nearopt.planning.solve import solve as solve
 
 __version__ = "0.1.0"
 
 PUBLIC = {
+    "Ledger": "nearopt.inference.ledger",
     "MDP": "nearopt.mdp.model",
     "NearoptError": "nearopt.mdp.errors",
     "Posterior": "nearopt.inference.posterior",
     "Trajectories": "nearopt.inference.trajectories",
     "functional": "nearopt.functional",
     "infer": "nearopt.inference.posterior",
+    "ledger": "nearopt.inference.ledger",
     "load": "nearopt.mdp.files",
+    "Solution": "nearopt.planning.solve",
+    "solve": "nearopt.planning.solve",
 }
 __all__ = sorted(PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -50,8 +50,8 @@ def check_dials(temperature: Any, optimism: Any) -> tuple[float, float]:
     return temperature, optimism
 
 
-def check_prior(mdp: MDP, horizon: int, prior: Any) -> np.ndarray | None:
-    """log p(a|s) as (S, A) or (T, S, A); None for the flat prior."""
+def check_prior(mdp: MDP, horizon: int | None, prior: Any) -> np.ndarray | None:
+    """log p(a|s) as (S, A) or, with a horizon, (T, S, A); None for the flat prior."""
     if prior is None:
         return None
     shape = (mdp.num_states, mdp.num_actions)

@@ -1,4 +1,4 @@
-"""What `nearopt infer --out` writes: pictures, arrays, numbers."""
+"""What `--out` writes: pictures, arrays, numbers."""
 
 import os
 from collections.abc import Sequence
@@ -10,6 +10,9 @@ from nearopt.cli.output import to_json
 from nearopt.mdp.errors import FileAccessError, MissingExtraError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from nearopt.inference.ledger import Ledger
     from nearopt.inference.posterior import Posterior
     from nearopt.inference.trajectories import Trajectories
 
@@ -35,24 +38,52 @@ def write(
     folder: Path,
 ) -> list[str]:
     """Pictures, posterior.safetensors and summary.json; returns their paths."""
-    import safetensors.numpy
-
-    from nearopt.cli.summary import policy_of
     from nearopt.figures import inference_figures
-    from nearopt.mdp.files.atomic import write_atomically
 
+    make_folder(folder)
+    pictures = inference_figures(post, folder, trajectories=trajectories, sweep=sweep)
+    arrays = arrays_of(post) | dict(log_forward=post.log_forward)
+    if trajectories is not None:
+        arrays |= dict(sampled_state=trajectories.state, sampled_action=trajectories.action)
+    return finish(report, arrays, pictures, folder / "posterior.safetensors")
+
+
+def write_comparison(report: dict[str, Any], led: "Ledger", folder: Path) -> list[str]:
+    """Pictures, ledger.safetensors and summary.json; returns their paths."""
+    from nearopt.figures import comparison_figures
+
+    make_folder(folder)
+    pictures = comparison_figures(led, folder)
+    answers = dict(exact=led.exact, variational=led.variational, optimal=led.optimal)
+    arrays = {f"{name}_{key}": a for name, post in answers.items() for key, a in arrays_of(post).items()}
+    return finish(report, arrays, pictures, folder / "ledger.safetensors")
+
+
+def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         mend = "choose another folder for --out"
         raise FileAccessError(f"cannot make the folder {folder} ({error.strerror})", mend) from None
-    pictures = inference_figures(post, folder, trajectories=trajectories, sweep=sweep)
-    files = [*map(str, pictures), str(folder / "posterior.safetensors"), str(folder / "summary.json")]
-    arrays = dict(value=post.value, state_probs=post.state_probs, log_forward=post.log_forward)
-    if post.horizon * post.mdp.num_states * post.mdp.num_actions <= MOST_ENTRIES:
-        arrays["policy"] = policy_of(post)
-    if trajectories is not None:
-        arrays |= dict(sampled_state=trajectories.state, sampled_action=trajectories.action)
+
+
+def arrays_of(post: "Posterior") -> dict[str, "np.ndarray"]:
+    """What is saved of every posterior; not the policy where it is large."""
+    from nearopt.cli.summary import policy_of
+
+    few = post.horizon * post.mdp.num_states * post.mdp.num_actions <= MOST_ENTRIES
+    return dict(value=post.value, state_probs=post.state_probs) | (dict(policy=policy_of(post)) if few else {})
+
+
+def finish(
+    report: dict[str, Any], arrays: dict[str, "np.ndarray"], pictures: Sequence[Path], target: Path
+) -> list[str]:
+    """Writes the arrays and summary.json; returns the paths of everything."""
+    import safetensors.numpy
+
+    from nearopt.mdp.files.atomic import write_atomically
+
+    files = [*map(str, pictures), str(target), str(target.with_name("summary.json"))]
     # copies: safetensors writes the memory as it lies, whatever the strides
     write_atomically(files[-2], safetensors.numpy.save({name: array.copy("C") for name, array in arrays.items()}))
     write_atomically(files[-1], f"{to_json(report | dict(files=files), indent=2)}\n".encode())

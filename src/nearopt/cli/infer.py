@@ -113,9 +113,9 @@ def answer(options: Options, tell: Callable[[str], None]) -> tuple[dict[str, Any
     return report, post
 
 
-def check_memory(num_states: int, horizon: int) -> None:
+def check_memory(num_states: int, horizon: int, arrays: int = 4) -> None:
     """Values, probabilities and forward messages have to fit."""
-    need, have = 4 * 8 * num_states * (horizon + 1), memory()
+    need, have = arrays * 8 * num_states * (horizon + 1), memory()
     if have is not None and need > have:
         what = f"{horizon:,} decisions in {num_states:,} states need {need / 2**30:,.0f} GiB of memory"
         raise HorizonError(f"{what}, and there are {have / 2**30:,.0f}", "shorten the horizon")

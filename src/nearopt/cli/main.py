@@ -17,6 +17,7 @@ from nearopt.mdp.errors import NearoptError
 
 VERBS = {  # each is a module here with run(argv) -> exit code
     "infer": "the exact posterior over behaviour, given that it is near-optimal",
+    "compare": "exact, variational and hard control side by side, and what optimism costs",
     "doctor": "the toolchain, checked: versions, machine, arithmetic",
 }
 

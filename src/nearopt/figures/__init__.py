@@ -8,21 +8,30 @@ if find_spec("matplotlib") is None:
     raise MissingExtraError("drawing needs matplotlib, which is not installed", 'pip install "nearopt[figures]"')
 
 from nearopt.figures.canvas import save
+from nearopt.figures.comparison import comparison_figures
+from nearopt.figures.dynamics import draw_dynamics, draw_luck
 from nearopt.figures.gallery import inference_figures
+from nearopt.figures.ledger import dial_page, draw_returns, draw_terms
 from nearopt.figures.maps import draw_backward, draw_forward, draw_map, draw_marginal, draw_visits, draw_world
 from nearopt.figures.paths import draw_policy, draw_trajectories
 from nearopt.figures.tables import draw_policy_bars, draw_state_bars, draw_table, draw_table_trajectories
 
 __all__ = [
+    "comparison_figures",
+    "dial_page",
     "draw_backward",
+    "draw_dynamics",
     "draw_forward",
+    "draw_luck",
     "draw_map",
     "draw_marginal",
     "draw_policy",
     "draw_policy_bars",
+    "draw_returns",
     "draw_state_bars",
     "draw_table",
     "draw_table_trajectories",
+    "draw_terms",
     "draw_trajectories",
     "draw_visits",
     "draw_world",

@@ -18,8 +18,8 @@ def inference_kind(posterior: Answer) -> str:
     return {1.0: "exact", 0.0: "variational"}.get(posterior.optimism, "tilted")
 
 
-def settings(posterior: Answer, *, temperature: bool = True) -> str:
-    """One line: temperature, optimism and what it means, horizon, prior."""
+def settings(posterior: Answer, *, temperature: bool = True, optimism: bool = True) -> str:
+    """One line: temperature, optimism and what it means, horizon, prior, discount."""
     meaning = {
         "exact": "exact posterior",
         "variational": "variational, true dynamics",
@@ -29,7 +29,7 @@ def settings(posterior: Answer, *, temperature: bool = True) -> str:
     prior = "flat" if posterior.prior is None else "uniform" if isinstance(posterior.prior, str) else "given"
     parts = [
         *([rf"temperature $\tau$ = {posterior.temperature:g}"] if temperature else []),
-        rf"optimism $\kappa$ = {posterior.optimism:g} ({meaning})",
+        *([rf"optimism $\kappa$ = {posterior.optimism:g} ({meaning})"] if optimism else []),
         f"horizon T = {posterior.horizon:,} {'decision' if posterior.horizon == 1 else 'decisions'}",
         f"{prior} action prior",
     ]

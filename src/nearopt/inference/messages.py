@@ -26,29 +26,32 @@ from nearopt.problem import Problem, safe_log
 LARGE = 2**18  # branches from which a step is worth a dispatch of its own
 
 
-def sweep(step: Callable, problem: Problem, carry: Any, inputs: Any, horizon: int, reverse: bool = False) -> Any:
-    """`lax.scan` of `step(problem, carry, input) -> carry` over all steps, keeping every carry.
+def sweep(
+    step: Callable, problem: Problem, carry: Any, inputs: Any, horizon: int, reverse: bool = False, keep: bool = True
+) -> Any:
+    """`lax.scan` of `step(problem, carry, input) -> carry` over all steps, keeping every carry, or only the last.
 
     XLA runs the loops of a CPU on one core. A large model is therefore stepped from Python, each step on all cores.
     """
     entries = sum(b.next_state.size for b in problem.blocks.blocks)
     traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((problem, carry, inputs)))
     if traced or entries < LARGE or jax.default_backend() != "cpu":
-        return scan(step, problem, carry, inputs, horizon, reverse)
-    kept = jax.tree.map(lambda x: np.empty((horizon, *x.shape)), carry)
+        return scan(step, problem, carry, inputs, horizon, reverse, keep)
+    kept = jax.tree.map(lambda x: np.empty((horizon, *x.shape)), carry) if keep else None
     for t in reversed(range(horizon)) if reverse else range(horizon):
         carry = step(problem, carry, jax.tree.map(lambda x: x[t], inputs))  # noqa: B023
-        for rows, row in zip(jax.tree.leaves(kept), jax.tree.leaves(carry), strict=True):
+        for rows, row in zip(jax.tree.leaves(kept), jax.tree.leaves(carry) if keep else (), strict=True):
             rows[t] = row
-    return kept
+    return kept if keep else carry
 
 
 @eqx.filter_jit
-def scan(step: Callable, problem: Problem, carry: Any, inputs: Any, horizon: int, reverse: bool) -> Any:
+def scan(step: Callable, problem: Problem, carry: Any, inputs: Any, horizon: int, reverse: bool, keep: bool) -> Any:
     def body(carry, now):
-        return (carry := step(problem, carry, now)), carry
+        return (carry := step(problem, carry, now)), carry if keep else None
 
-    return lax.scan(body, carry, inputs, length=horizon, reverse=reverse)[1]
+    last, every = lax.scan(body, carry, inputs, length=horizon, reverse=reverse)
+    return every if keep else last
 
 
 def joined(*parts: Any) -> Any:

@@ -157,13 +157,24 @@ class Posterior:
         At κ = 1 these are the posterior dynamics ∝ p(s'|s,a) exp(r/τ) β_{t+1}(s'). Where success is impossible, or
         the episode certainly ends, the true dynamics stand.
         """
+        return self.mdp.branch_table(np.exp(self.given_going_on(self.log_step(t)[1])))
+
+    def dynamics_gain(self, t: int) -> scipy.sparse.csr_array:
+        """log p_κ(s'|s,a)/p(s'|s,a) at step t, in nats: which branch gained, which lost. Scipy sparse (S·A, S).
+
+        Every branch of the model is stored, also one with a gain of 0; −inf is a branch that success rules out.
+
+        >>> import nearopt as no
+        >>> post = no.infer(no.MDP.from_grid("S.G", slip=0.2), 3, prior="uniform")
+        >>> post.dynamics_gain(1).toarray()[1 * 4 + 1].round(2)  # from the middle cell to the right
+        array([ 0.  , -0.86,  0.14])
+        """
         mdp = self.mdp
-        log_weight = self.log_step(t)[1][mdp.layout.position]  # in logs: going on may be less likely than 1e-308
-        top = np.maximum.reduceat(log_weight, mdp.branch_offset[:-1])[mdp.branch_choice]
-        live = top > -np.inf
-        weight = np.exp(np.where(live, log_weight - np.where(live, top, 0.0), 0.0))
-        total = np.add.reduceat(weight, mdp.branch_offset[:-1])[mdp.branch_choice]
-        return mdp.branch_table(np.where(live, weight / total, mdp.probability))
+        gain, group = np.zeros(mdp.num_branches), mdp.branch_group
+        if len(group):
+            believed = np.logaddexp.reduceat(self.given_going_on(self.log_step(t)[1]), group)
+            gain[group] = believed - np.logaddexp.reduceat(np.log(mdp.probability), group)
+        return mdp.branch_table(gain)  # which adds 0 for the other branches to the same state
 
     def continuation(self, t: int) -> np.ndarray:
         """c_κ(s,a) at step t, (S, A): probability of going on, given success; 0 where not available."""
@@ -208,6 +219,20 @@ class Posterior:
             now = (self.messages[t], self.messages[t + 1], self.problem.timed_at(t))
             policy, branches = log_step_at(self.problem, *now)
             return np.asarray(policy), np.asarray(branches)
+
+    def given_going_on(self, log_branches: np.ndarray) -> np.ndarray:
+        """(B,) log p_κ(s'|s,a) of every branch, from those of `log_step`: normalised over the branches of a choice.
+
+        In logs, for going on may be less likely than 1e-308. Where it is impossible the true dynamics stand.
+        """
+        mdp, log_weight = self.mdp, log_branches[self.mdp.layout.position]
+        if not len(log_weight):
+            return log_weight
+        top = np.maximum.reduceat(log_weight, mdp.branch_offset[:-1])[mdp.branch_choice]
+        live = top > -np.inf
+        shifted = np.where(live, log_weight - np.where(live, top, 0.0), 0.0)
+        total = np.add.reduceat(np.exp(shifted), mdp.branch_offset[:-1])[mdp.branch_choice]
+        return np.where(live, shifted - np.log(total), np.log(mdp.probability))
 
     def check_time(self, t: int) -> None:
         if isinstance(t, bool) or not isinstance(t, (int, np.integer)) or not 0 <= t < self.horizon:

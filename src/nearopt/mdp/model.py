@@ -203,6 +203,12 @@ class MDP:
         """(B,) the choice each branch belongs to."""
         return np.repeat(np.arange(self.num_choices), np.diff(self.branch_offset))
 
+    @cached_property
+    def branch_group(self) -> np.ndarray:
+        """(G,) the first branch of every (state, action, next state): branches that differ in reward only are one."""
+        new = (np.diff(self.branch_choice) != 0) | (np.diff(self.next_state) != 0)
+        return np.flatnonzero(np.concatenate([np.ones(min(self.num_branches, 1), bool), new]))
+
     @property
     def available(self) -> np.ndarray:
         """(S, A) bool."""

@@ -126,6 +126,7 @@ def bracket(task: Task, start: np.ndarray, tol: float) -> Witnesses:
         upper = None if lower is None else witness(task, value + delta * h, delta, 1, inexact)
         if lower is not None and upper is not None:
             return Witnesses(lower, upper)
+    delta = max(delta, task.excess(value)[1])
     for _ in range(COARSER):  # rounding: as near as can be proved
         lower = witness(task, value - delta * h, delta, -1, False) if lower is None else lower
         upper = witness(task, value + delta * h, delta, 1, False) if upper is None else upper
@@ -166,14 +167,15 @@ def witness(task: Task, guess: np.ndarray, delta: float, sign: int, inexact: boo
 # ---------------------------------------------------------------- loops without reward, at τ = 0
 def lower_through_loops(task: Task, start: np.ndarray, tol: float) -> np.ndarray:
     """The lower witness where one may circle for nothing: it pays δ for every decision, so it does not circle."""
-    delta = tol / SLACK / 8
+    delta, at = tol / SLACK / 8, None
     for _ in range(CORRECTIONS):
-        at = task.iterate(shifted(task.problem, -delta), start, delta / 4, task.work)
+        at = task.iterate(shifted(task.problem, -delta), start if at is None else at.value, delta / 4, task.work)
         h = task.decisions(at.kernel)
         needed = tol / (SLACK * max(float(h.max(initial=0.0)), 1.0))
         if delta <= 1.01 * needed:
             break
-        delta, start = needed, at.value
+        delta = needed
+    assert at is not None
     for _ in range(COARSER):
         found = witness(task, task.public(at.value).astype(Wide), delta, -1, False)
         if found is not None:

@@ -46,7 +46,7 @@ class Enclosure:
         mdp = self.mdp
         low, high = np.zeros(mdp.num_states, Wide), np.zeros(mdp.num_states, Wide)
         starts = mdp.branch_offset[mdp.choice_offset]  # of each state, and the end
-        cuts = np.unique(np.searchsorted(starts, np.arange(0, mdp.num_branches, CHUNK)))
+        cuts = np.unique(np.searchsorted(starts, np.arange(0, max(mdp.num_branches, 1), CHUNK)))
         with np.errstate(all="ignore"):  # −inf is a value here, and NaN proves nothing
             for first, last in zip(cuts, [*cuts[1:], mdp.num_states], strict=True):
                 self.part(value, int(first), int(last), inexact, low, high)

@@ -19,12 +19,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from nearopt.backup import is_one, is_zero
-from nearopt.planning.linear import Kernel, Work, solve
+from nearopt.planning.linear import RESCUE, Kernel, Work, solve
 from nearopt.problem import Problem
 
 BATCH = 64  # sweeps per call, where a call costs more than a sweep
 SMALL = 2**15  # branches up to which that is so
-HUGE = 1e13  # a value or an expected number of steps above this is taken for infinite
+TIED = 8  # ulps of the largest value within which actions are tied in a Newton step
+HUGE = 1e16  # a value or an expected number of steps above this is taken for infinite
 PATIENCE = 8  # Newton steps without progress, after which it is over
 ROUGH, EXACT = 1e-3, 1e-11  # accuracy of the linear systems of inexact and of exact Newton steps
 
@@ -43,15 +44,20 @@ class Look(NamedTuple):
 @eqx.filter_jit
 def look(problem: Problem, value: Float[Array, " n"]) -> Look:
     step = problem.step(value, (None, None))
-    policies = map(greedy, step.q, problem.log_prior) if is_zero(problem.temperature) else step.policy
+    policies = step.policy
+    if is_zero(problem.temperature):
+        slack = TIED * jnp.finfo(value.dtype).eps * jnp.abs(value).max()
+        policies = [greedy(q, p, slack) for q, p in zip(step.q, problem.log_prior, strict=True)]
     parts = zip(policies, problem.transitions(step, value), strict=True)
     return Look(rise_of(problem, step.value, value), tuple(policy * moves for policy, moves in parts))
 
 
-def greedy(q: Float[Array, "J n"], log_prior: Float[Array, "J n"]) -> Float[Array, "J n"]:
-    """The best actions and no others: what the backup shares among those nearly tied would stall Newton's method."""
+def greedy(q: Float[Array, "J n"], log_prior: Float[Array, "J n"], slack: Float[Array, ""]) -> Float[Array, "J n"]:
+    """The best actions, shared equally by those that rounding cannot tell apart: one of them may never end, all of
+    them together do. More generous ties, as in the backup, would stall Newton's method.
+    """
     q = jnp.where(log_prior > -jnp.inf, q, -jnp.inf)
-    best = (q == q.max(axis=0)) & (q > -jnp.inf)
+    best = (q >= q.max(axis=0) - slack) & (q > -jnp.inf)
     return best / jnp.maximum(best.sum(axis=0), 1)
 
 
@@ -93,8 +99,8 @@ class Reached(NamedTuple):
 Iterate = Callable[[Problem, np.ndarray, float, Work], Reached]
 
 
-def by_sweeps(problem: Problem, value: np.ndarray, target: float, work: Work) -> Reached:
-    """Value iteration until |BV − V| ≤ target, or until rounding is all that is left."""
+def by_sweeps(problem: Problem, value: np.ndarray, target: float, work: Work, most: float = np.inf) -> Reached:
+    """Value iteration until |BV − V| ≤ target, or until rounding is all that is left; `most` sweeps or so."""
     entries = sum(b.next_state.size for b in problem.blocks.blocks)
     count = BATCH if entries <= SMALL else 1
     v, best, since, done, watch = jnp.asarray(value), np.inf, 0, 0, 1
@@ -109,7 +115,7 @@ def by_sweeps(problem: Problem, value: np.ndarray, target: float, work: Work) ->
             work.tell(f"sweep {done:,}, last change {residual:.3g}")
             watch = 2 * done if count > 1 else done + max(1, min(done, 100))
         best, since = (residual, 0) if residual < best else (best, since + count)
-        if residual <= target or (residual <= noise(size) and since >= 2 * BATCH):
+        if residual <= target or done >= most or (residual <= noise(size) and since >= 2 * BATCH):
             return reached(problem, np.asarray(v), work)
 
 
@@ -134,9 +140,13 @@ def by_newton(problem: Problem, value: np.ndarray, target: float, work: Work, ac
         work.steps += 1
         worth = min(ROUGH, (residual / before.residual) ** 2) if before else ROUGH  # Eisenstat & Walker (1996)
         needed = max(worth, 0.1 * target / residual) if accuracy is None else accuracy
+        passes = work.passes
         direction = solve(at.kernel, at.rise, max(needed, EXACT), work, guess=flat_guess(problem, at.rise))
         if not np.isfinite(direction).all():
-            raise DivergingError
+            if at.kernel.size <= RESCUE:  # P is singular: nobody ever leaves
+                raise DivergingError
+            value, before = by_sweeps(problem, at.value, target, work, work.passes - passes).value, None
+            continue
         value, before = at.value + direction, at
         if convex and at.rise.min() >= -noise(size):
             value = np.maximum(value, at.value + at.rise)

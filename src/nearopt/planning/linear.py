@@ -22,7 +22,7 @@ from nearopt.mdp.blocks import Blocks, concatenate
 DIRECT = 2000  # states up to which a factorisation is quicker than a Krylov method
 EPS = 1e-12  # accuracy asked of one Krylov run: what is missing then is asked of the next
 RESCUE = 200_000  # states up to which one is tried where the Krylov method fails
-QUICK, LONG = 40, 200  # iterations of the Krylov method, matrix-free and with aggregation
+QUICK, LONG = 40, 60  # iterations of the Krylov method, matrix-free and with aggregation
 
 
 @dataclass
@@ -121,17 +121,14 @@ class Table(Inverse):
 
     @property
     def size(self) -> int:
-        return self.matrix.shape[0]
+        return self.matrix.shape[0]  # pyright: ignore[reportOptionalSubscript]
 
     def apply(self, vector: np.ndarray) -> np.ndarray:
         return self.matrix @ vector
 
 
 def solve(kernel: Kernel | Table, b: np.ndarray, accuracy: float, work: Work, guess: Any = None) -> np.ndarray:
-    """x with |b − (I − P) x| ≤ accuracy·|b| in the maximum norm, or as near as can be reached.
-
-    NaN where I − P is singular.
-    """
+    """x with |b − (I − P) x| ≤ accuracy·|b| in the maximum norm; NaN where it cannot be reached, or P is singular."""
     if kernel.size <= DIRECT:
         return factorised(kernel, b, work)
     x = np.zeros_like(b) if guess is None else guess
@@ -139,15 +136,16 @@ def solve(kernel: Kernel | Table, b: np.ndarray, accuracy: float, work: Work, gu
     target, before = accuracy * np.abs(b).max(), np.inf
     while (left := np.abs(gap).max()) > target:
         if not left < 0.5 * before:
-            return factorised(kernel, b, work) if kernel.size <= RESCUE else x
+            return factorised(kernel, b, work) if kernel.size <= RESCUE else np.full_like(b, np.nan)
         before, found = left, False
         rough = max(0.3 * target * np.sqrt(len(b)) / np.linalg.norm(gap), 0.3 * target / left)
         rough = float(np.clip(rough, EPS, 0.1))
+        step = np.zeros_like(b)
         if not work.stiff:
             step, found = krylov(kernel.apply, gap, rough, QUICK, work)
         if not found:  # information has far to travel: aggregate
             work.stiff = True
-            step, found = krylov(kernel.matrix.__matmul__, gap, rough, LONG, work, kernel.hierarchy)
+            step = krylov(kernel.matrix.__matmul__, gap, rough, LONG, work, kernel.hierarchy)[0]
         if np.isfinite(step).all():
             x = x + step
         gap = b - x + kernel.apply(x)

@@ -49,7 +49,7 @@ def worth(mdp: MDP, choice: np.ndarray, bonus: np.ndarray, work: Work) -> np.nda
     rows = np.repeat(deciding, count)
     shape = (mdp.num_states, mdp.num_states)
     table = Table(scipy.sparse.csr_array((mdp.probability[branches], (rows, mdp.next_state[branches])), shape=shape))
-    reward = np.bincount(rows, mdp.probability[branches] * mdp.branch_reward[branches], mdp.num_states)
+    reward = np.bincount(rows, mdp.probability[branches] * mdp.branch_reward[branches], mdp.num_states).astype(float)
     reward[deciding] += bonus[chosen]
     value = solve(table, reward, 1e-8, work)
     return value if np.isfinite(value).all() else np.zeros(mdp.num_states)

@@ -79,7 +79,8 @@ def growth_watch(graph: Graph, problem: Problem, public: np.ndarray) -> Callable
     endless = without_end(problem)
     label = np.full(problem.blocks.size, -1)
     label[public] = graph.end_components(graph.choice)
-    signs = (1,) if is_zero(problem.optimism) or float(problem.optimism) > 0 else (1, -1)
+    averse = not is_zero(problem.optimism) and float(problem.optimism) < 0
+    signs = (1,) if not averse else (1, -1) if graph.mdp.discount == 1 else (-1,)  # an early end bounds V from above
 
     def watch(value: np.ndarray) -> None:
         later = np.asarray(sweeps(endless, jnp.asarray(value), 1)[1])

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from nearopt.checks import check_dials, check_model, check_prior, number
 from nearopt.mdp.errors import ImproperError, MethodError, RoundingFloorError, ToleranceError
@@ -27,7 +29,7 @@ from nearopt.planning.linear import Work
 from nearopt.planning.proper import towards_the_end, worth
 from nearopt.planning.quotient import Quotient, fold_loops, without_choices
 from nearopt.planning.refusals import check_ends, check_hope, check_rewarding_loops, explain_divergence, growth_watch
-from nearopt.problem import make_problem
+from nearopt.problem import Problem, make_problem
 
 METHODS: dict[str, Iterate] = {
     "auto": by_newton,
@@ -70,15 +72,13 @@ def solve(
         raise ToleranceError(f"the tolerance is {tol:g}", "give a number above 0, in units of value")
     if method not in METHODS:
         raise MethodError(f"there is no method {method!r}", f"give one of {', '.join(map(repr, METHODS))}")
-    work = Work(*([] if tell is None else [tell]))
+    work = Work() if tell is None else Work(tell=tell)
     with jax.enable_x64(True):
         log_prior = check_prior(mdp, None, prior)
         certificate = certified(mdp, choice_prior(mdp, prior), (temperature, optimism, log_prior), tol, method, work)
         problem = make_problem(mdp, None, None, temperature, optimism, log_prior)
         value = np.clip((certificate.lower + certificate.upper) / 2, certificate.lower, certificate.upper)
-        step = problem.step(mdp.blocks.from_states(jnp.asarray(value)), (None, None))
-        q = np.asarray(mdp.blocks.to_actions(step.q, -jnp.inf))
-        policy = np.asarray(mdp.blocks.to_actions(step.policy, 0.0))
+        q, policy = map(np.asarray, choices(problem, jnp.asarray(value)))
     dials = (temperature, optimism, prior, tol, method)
     solution = Solution(mdp, *dials, value, q, policy, certificate, work.passes, work.steps)
     if throw and not solution.converged:
@@ -88,6 +88,14 @@ def solve(
             f"set tol to {certificate.width * 1.5:.1g} or more, or throw=False to take what is proved",
         )
     return solution
+
+
+@eqx.filter_jit
+def choices(problem: Problem, value: Float[Array, " S"]) -> tuple[Float[Array, "S A"], Float[Array, "S A"]]:
+    """Q and π of a value, all in public order."""
+    blocks = problem.blocks
+    step = problem.step(blocks.from_states(value), (None, None))
+    return blocks.to_actions(step.q, -jnp.inf), blocks.to_actions(step.policy, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
