@@ -5,6 +5,7 @@ A world is {state: {action: [(probability, next state, reward), ...]}}; a state 
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -158,6 +159,78 @@ class Oracle:
             if p:
                 extend(0, s, p)
         return alive, ended
+
+
+# ---------------------------------------------------------------- the ledger by enumerating trajectories
+def tree(o, t, s):
+    """(Σ of prior · p · exp(Σ r/τ) over all that can follow, {action: (the same given it, [outcome, ...])}).
+
+    An outcome is a branch with its coin: (true probability, the sum given it, reward, next state, subtree). Every
+    trajectory is a path of its own: nothing is shared between two ways to a state, and there is no value function.
+    """
+    if t == o.horizon or not o.world[s]:
+        return 1.0, {}
+    choices = {}
+    for a, branches in o.world[s].items():
+        outcomes = []
+        for p, s2, r in branches:
+            for coin, goes_on in ((o.discount, True), (1 - o.discount, False)):
+                below = tree(o, t + 1, s2) if goes_on and coin else (1.0, {})
+                if coin:
+                    outcomes.append((p * coin, exp(r / o.temperature) * below[0], r, s2, below))
+        choices[a] = math.fsum(p * w for p, w, *_ in outcomes), outcomes
+    return math.fsum(o.prior[t][s][a] * w for a, (w, _) in choices.items()), choices
+
+
+@dataclass(eq=False)
+class LedgerOracle:
+    """Every entry of the ledger as a sum over the trajectories of `o`'s world; q acts by policy(t, s, a)."""
+
+    o: Oracle
+    policy: Callable
+
+    def __post_init__(self):
+        self.kl_initial = self.kl_policy = self.kl_dynamics = self.elbo = 0.0
+        self.believed_return = self.actual_return = self.variational_return = 0.0
+        first = {s: (p, tree(self.o, 0, s)) for s, p in self.o.initial.items() if p}
+        evidence = math.fsum(p * node[0] for p, node in first.values())
+        self.log_evidence = log(evidence)
+        for s, (p, node) in first.items() if evidence else ():
+            self.kl_initial += times(p, log(evidence) - log(node[0]))
+            self.walk(0, s, node, p, p, p * node[0] / evidence, 0.0)
+        self.optimal_return = math.fsum(p * self.best(0, s) for s, p in self.o.initial.items() if p)
+
+    def walk(self, t, s, node, honest, actual, believed, score):
+        """Below one prefix: its probability under q, under the exact policy in the true world, and under the posterior;
+        `score` is Σ log prior − log q's policy + r/τ along it."""
+        weight, choices = node
+        if not choices:
+            self.elbo += times(honest, score)
+            return
+        prior = self.o.prior[t][s]
+        for a, (weight_a, outcomes) in choices.items():
+            rho = self.policy(t, s, a)
+            pi = prior[a] * weight_a / weight if weight else prior[a] / math.fsum(prior.values())
+            self.kl_policy += times(honest * rho, log(rho) - log(pi))
+            for p, w, r, s2, below in outcomes:
+                posterior = p * w / weight_a if weight_a else p
+                self.kl_dynamics += times(honest * rho * p, log(p) - log(posterior))
+                self.variational_return += times(honest * rho * p, r)
+                self.actual_return += times(actual * pi * p, r)
+                self.believed_return += times(believed * pi * posterior, r)
+                masses = honest * rho * p, actual * pi * p, believed * pi * posterior
+                self.walk(t + 1, s2, below, *masses, score + log(prior[a]) - log(rho) + r / self.o.temperature)
+
+    def best(self, t, s):
+        """The largest expected sum of rewards."""
+        if t == self.o.horizon or not self.o.world[s]:
+            return 0.0
+        on = lambda s2: times(self.o.discount, self.best(t + 1, s2))
+        return max(math.fsum(p * (r + on(s2)) for p, s2, r in branches) for branches in self.o.world[s].values())
+
+
+def times(mass, x):
+    return mass * x if mass else 0.0
 
 
 def random_world(rng, num_states, num_actions, max_branches, terminals, forbid, branch_rewards):

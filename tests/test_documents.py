@@ -20,12 +20,13 @@ PACKAGE = ROOT / "src" / "nearopt"
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 THEORY = (ROOT / "docs" / "theory.md").read_text()
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
 OWNERS = {  # what a name in backticks starts with → where it is found
     "backup": "nearopt.backup",
     "functional": "nearopt.functional",
     "messages": "nearopt.inference.messages",
     "MDP": "nearopt.mdp.model:MDP",
+    "Ledger": "nearopt.inference.ledger:Ledger",
     "Posterior": "nearopt.inference.posterior:Posterior",
     "Blocks": "nearopt.mdp.blocks:Blocks",
 }
@@ -62,8 +63,8 @@ def test_the_commands_of_the_readme_work(command, tmp_path, monkeypatch, capsys)
     assert all((path / "posterior.safetensors").is_file() for path in folder)
 
 
-def test_the_readme_shows_five_commands_and_one_picture():
-    assert len(COMMANDS) == 5
+def test_the_readme_shows_six_commands_and_one_picture():
+    assert len(COMMANDS) == 6
     (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert 10_000 < (ROOT / picture).stat().st_size < 250_000
 

@@ -20,29 +20,10 @@ import nearopt as no
 from nearopt.cli import doctor, infer, main, selftest, source, summary
 from nearopt.cli.options import parse
 from nearopt.cli.output import to_json
+from tests.cli.conftest import MAZE
 
 ROOT = Path(__file__).parents[2]
-MAZE = "#######\n#S   G#\n#######\n"
 HEAVY = {"jax", "numpy", "scipy", "matplotlib", "gymnasium", "rich"}
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty folder with one maze."""
-    (tmp_path / "maze.txt").write_text(MAZE)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def call(capsys):
-    """main([...]) -> exit code, stdout, stderr."""
-
-    def run(*words):
-        code = main.main(list(words))
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def command(*words, **options):

@@ -27,10 +27,11 @@ from nearopt.figures.maps import draw_map, draw_visits
 from nearopt.figures.pages import Page, legend
 from nearopt.figures.paths import draw_policy
 from nearopt.figures.results import Answer, Entries
-from nearopt.figures.sheets import BESIDE, marginal_norm, rows_of
+from nearopt.figures.sheets import marginal_norm, rows_of
 from nearopt.figures.tables import draw_policy_bars, draw_table
 from nearopt.figures.words import arrivals, settings
 
+BELOW = dict(location="bottom", aspect=40)
 NAMES = ("exact: believes in its luck", "variational: true dynamics", "hard control: no entropy, no prior")
 VALUES = "Values at the first decision: what each expects from here"
 POLICIES = "Policies at the first decision"
@@ -139,7 +140,7 @@ def tables(ledger: Entries) -> Iterator[Page]:
 
 
 def three_tables(ledger: Entries, title: str, states: np.ndarray) -> tuple[Figure, Any, Sequence[Any]]:
-    figure, body = new_page(WIDTH, 3.4 + 0.19 * max(len(states), 8), title, line_of(ledger))
+    figure, body = new_page(WIDTH, 3.9 + 0.19 * max(len(states), 8), title, line_of(ledger))
     return figure, body, list(body.subplots(1, 3, sharey=True))
 
 
@@ -155,7 +156,7 @@ def value_tables(ledger: Entries) -> Figure:
         name_panel(ax, name)
     impossible = any(np.isneginf(answer.value[: last + 1, states]).any() for answer in answers)
     label = f"$V_t(s)$   {UNIT}" + (r"; hatched: $-\infty$" if impossible else "")
-    colour_bar(body, images[0], axes, label, extend="min" if cut else "neither", **BESIDE)
+    colour_bar(body, images[0], axes, label, extend="min" if cut else "neither", **BELOW)
     return figure
 
 
@@ -182,5 +183,5 @@ def visit_tables(ledger: Entries) -> Figure:
     for answer, ax, name in zip(answers, axes, NAMES, strict=True):
         images.append(draw_table(answer.mdp, answer.state_probs, states, ax=ax, **look))
         name_panel(ax, name, arrivals(answer, answer.horizon))
-    colour_bar(body, images[0], axes, "probability of the state", extend="max", **BESIDE)
+    colour_bar(body, images[0], axes, "probability of the state", extend="max", **BELOW)
     return figure

@@ -14,6 +14,7 @@ from nearopt.problem import Problem
 
 LONGEST = 4096  # sweeps in which a growing class has to show itself
 FAR = 1e300  # stands for +inf
+ROUNDS = 64  # of leaving states out
 
 
 def check_hope(graph: Graph) -> None:
@@ -73,28 +74,28 @@ def check_rewarding_loops(graph: Graph, label: np.ndarray) -> None:
 def growth_watch(graph: Graph, problem: Problem, public: np.ndarray) -> Callable[[np.ndarray], None]:
     """A function of V = B^k 0 in block order that raises once V provably grows (or falls) without end.
 
-    If B_C h ≥ h + g on a class C, B_C the backup of what stays in C and g > 0, then B^k 0 ≥ k g − constant there.
-    `public`: block order → public order.
+    If B_C h ≥ h + g on some states C, B_C the backup of what stays in C and g > 0, then B^k 0 ≥ k g − constant there.
+    C is found by leaving out, again and again, the states that do not grow. `public`: block order → public order.
     """
     endless = without_end(problem)
-    label = np.full(problem.blocks.size, -1)
-    label[public] = graph.end_components(graph.choice)
     averse = not is_zero(problem.optimism) and float(problem.optimism) < 0
     signs = (1,) if not averse else (1, -1) if graph.mdp.discount == 1 else (-1,)  # an early end bounds V from above
+    sweep = lambda value: np.asarray(sweeps(endless, jnp.asarray(value), 1)[0])
+    decides = np.zeros(problem.blocks.size, bool)
+    decides[public] = ~graph.mdp.terminal
 
     def watch(value: np.ndarray) -> None:
-        later = np.asarray(sweeps(endless, jnp.asarray(value), 1)[1])
+        least = 1e-9 * max(1.0, float(np.abs(value).max()))
         for sign in signs:
-            found = np.where(label >= 0, sign * later, -np.inf)
-            worst = int(np.argmax(found))
-            if not found[worst] > 0:
-                continue
-            inside = label == label[worst]
-            outside = -np.inf if sign > 0 else FAR
-            bounded = np.asarray(sweeps(endless, jnp.asarray(np.where(inside, value, outside)), 1)[0])
-            rate = float((sign * (bounded - value))[inside].min())
-            if rate > 1e-9 * max(1.0, float(np.abs(value[inside]).max())):
-                raise refusal(graph, inside[public], sign, rate)
+            moves = sign * (sweep(value) - value)
+            inside, outside = decides & (moves > least), -np.inf if sign > 0 else FAR
+            for _ in range(ROUNDS):
+                if not inside.any():
+                    break
+                moves = sign * (sweep(np.where(inside, value, outside)) - value)
+                if (moves[inside] > least).all():
+                    raise refusal(graph, inside[public], sign, float(moves[inside].min()))
+                inside &= moves > least
 
     return watch
 
