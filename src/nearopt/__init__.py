@@ -16,22 +16,26 @@ if TYPE_CHECKING:
     from nearopt.mdp.errors import NearoptError as NearoptError
     from nearopt.mdp.files import load as load
     from nearopt.mdp.model import MDP as MDP
+    from nearopt.planning.evaluation import Evaluation as Evaluation
+    from nearopt.planning.evaluation import evaluate as evaluate
     from nearopt.planning.solve import Solution as Solution
     from nearopt.planning.solve import solve as solve
 
 __version__ = "0.1.0"
 
 PUBLIC = {
+    "Evaluation": "nearopt.planning.evaluation",
     "Ledger": "nearopt.inference.ledger",
     "MDP": "nearopt.mdp.model",
     "NearoptError": "nearopt.mdp.errors",
     "Posterior": "nearopt.inference.posterior",
+    "Solution": "nearopt.planning.solve",
     "Trajectories": "nearopt.inference.trajectories",
+    "evaluate": "nearopt.planning.evaluation",
     "functional": "nearopt.functional",
     "infer": "nearopt.inference.posterior",
     "ledger": "nearopt.inference.ledger",
     "load": "nearopt.mdp.files",
-    "Solution": "nearopt.planning.solve",
     "solve": "nearopt.planning.solve",
 }
 __all__ = sorted(PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,4 +1,4 @@
-"""The functional layer: exact inference as pure JAX, for `jit`, `vmap` and `grad`.
+"""The functional layer: exact inference and planning as pure JAX, for `jit`, `vmap` and `grad`.
 
 Everything here computes in float64, whatever the caller's setting. Inside a transformation of a 32-bit caller (JAX's
 default) the results are then rounded to float32, and only reverse mode is defined; under `jax.enable_x64(True)` they
@@ -27,6 +27,8 @@ from nearopt.backup import Scalar, is_zero
 from nearopt.checks import check_dials, check_model
 from nearopt.inference.messages import backward, filtered, first_state, smoothed
 from nearopt.mdp.model import MDP
+from nearopt.planning.solve import choices
+from nearopt.planning.stationary import stationary
 from nearopt.problem import Problem, make_problem
 
 
@@ -96,13 +98,62 @@ def infer(
     `TemperatureError`, `OptimismError`, `AmbiguousRewardError`, `PriorShapeError`, `FinalValueError`, `HorizonError`.
     """
     check_model(mdp)
-    dials = [x if isinstance(x, Tracer) else float(x) for x in (temperature, optimism)]
-    check_dials(*(1.0 if isinstance(x, Tracer) else x for x in dials))
-    traced = dict(zip(("temperature", "optimism"), dials, strict=True))
-    limits = {name: traced.pop(name) for name in list(traced) if is_zero(traced[name])}
+    traced, limits = dials(temperature, optimism)
     traced |= {"reward": reward, "log_prior": log_prior, "final_value": final_value}
     function = lambda arguments: whole(make_problem(mdp, horizon, **arguments, **limits), int(horizon))
     return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
+
+
+class Stationary(eqx.Module):
+    """The infinite horizon's solution as JAX arrays; names and axes are those of `nearopt.solve`."""
+
+    value: Float[Array, " S"]
+    q: Float[Array, "S A"]
+    policy: Float[Array, "S A"]
+
+
+def solve(
+    mdp: MDP,
+    *,
+    reward: ArrayLike | None = None,
+    temperature: Scalar = 1.0,
+    optimism: Scalar = 0.0,
+    log_prior: ArrayLike | None = None,
+) -> Stationary:
+    """The infinite horizon's value, q and policy; pure, for `jit`, `vmap` and `grad`, differentiated implicitly.
+
+    reward: (S,), (S, A) or (S, A, S), instead of the model's own. log_prior: (S, A), None for the flat prior.
+    Everything but `mdp` may be traced. The numbers 0 for `optimism` or `temperature` select the limits.
+
+    Nothing is certified here, and nothing refused: NaN stands where no finite solution was found. `nearopt.solve` says
+    why. Raises the errors of `infer` for numbers and shapes.
+
+    >>> import jax, numpy as np, nearopt as no
+    >>> mdp = no.MDP.from_grid("S..G", discount=0.9)
+    >>> slope = jax.grad(lambda reward: mdp.initial @ no.functional.solve(mdp, reward=reward).value)(mdp.reward)
+    >>> visits = no.evaluate(mdp, no.solve(mdp).policy).occupancy
+    >>> bool(np.allclose(slope, visits, atol=1e-5))
+    True
+    """
+    check_model(mdp)
+    traced, limits = dials(temperature, optimism)
+    traced |= {"reward": reward, "log_prior": log_prior}
+
+    def function(arguments: dict[str, Any]) -> Stationary:
+        problem = make_problem(mdp, None, **arguments, **limits)
+        value = problem.blocks.to_states(stationary(problem))
+        return Stationary(value, *choices(problem, value))
+
+    return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
+
+
+def dials(temperature: Scalar, optimism: Scalar) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Checked τ and κ: what may be traced, and the numbers 0, which select a limit."""
+    given = dict(temperature=temperature, optimism=optimism)
+    given = {name: x if isinstance(x, Tracer) else float(x) for name, x in given.items()}
+    check_dials(*(1.0 if isinstance(x, Tracer) else x for x in given.values()))
+    limits = {name: x for name, x in given.items() if is_zero(x)}
+    return {name: x for name, x in given.items() if name not in limits}, limits
 
 
 @eqx.filter_jit

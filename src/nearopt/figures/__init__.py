@@ -14,6 +14,7 @@ from nearopt.figures.gallery import inference_figures
 from nearopt.figures.ledger import dial_page, draw_returns, draw_terms
 from nearopt.figures.maps import draw_backward, draw_forward, draw_map, draw_marginal, draw_visits, draw_world
 from nearopt.figures.paths import draw_policy, draw_trajectories
+from nearopt.figures.solution import solution_figures
 from nearopt.figures.tables import draw_policy_bars, draw_state_bars, draw_table, draw_table_trajectories
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "draw_world",
     "inference_figures",
     "save",
+    "solution_figures",
 ]

@@ -40,7 +40,7 @@ from nearopt.figures.maps import (
     log_backward,
 )
 from nearopt.figures.paths import check_paths, draw_policy, draw_trajectories
-from nearopt.figures.results import Answer, Paths
+from nearopt.figures.results import Answer, Dials, Paths
 from nearopt.figures.words import (
     arrivals,
     backward_words,
@@ -94,8 +94,8 @@ def panels(window: Window, count: int, title: str, line: str) -> tuple[Figure, S
     return figure, body, axes[:count]
 
 
-def legend(figure: Figure, posterior: Answer, **which: bool) -> None:
-    handles = legend_handles(posterior.mdp, **which)
+def legend(figure: Figure, answer: Dials, *more: Any, **which: bool) -> None:
+    handles = [*legend_handles(answer.mdp, **which), *more]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=SMALL, frameon=False)
 
 

@@ -58,7 +58,7 @@ def draw_policy(posterior: Answer, t: int, *, ax: Axes, window: Window | None = 
     impossible at t are hatched. The part of the grid around the arrows is shown, or `window`. An action that stays is
     drawn as a dot. Returns the arrows, none below probability 0.02.
     """
-    mdp, lattice = posterior.mdp, require_lattice(posterior.mdp)
+    mdp = posterior.mdp
     states = reached_states(posterior)
     seen = np.zeros(mdp.num_states, bool)
     seen[states] = True
@@ -68,31 +68,51 @@ def draw_policy(posterior: Answer, t: int, *, ax: Axes, window: Window | None = 
     unseen = np.where(seen | blank, np.nan, 0.0)
     draw_map(mdp, unseen, ax=ax, cmap=ListedColormap([EMPTY]), blank=blank, window=window)
     states = states[~lost[states]]
-    probability = posterior.policy_at(t)[states]
+    drawn = draw_arrows(mdp, posterior.policy_at(t), states, ax=ax)
+    ax.set_facecolor(WALL)
+    return drawn
+
+
+def draw_arrows(
+    mdp: World,
+    policy: np.ndarray,
+    states: np.ndarray,
+    *,
+    ax: Axes,
+    length: float = 0.7,
+    scale: float = 1.0,
+    colour: str = COLOURS[0],
+    rim: str = "none",
+) -> Quiver:
+    """policy (S, A) in the chosen states as arrows, on a map; of probability 1 they are `length` × `scale` cells long.
+
+    `scale` makes them thicker too; `rim` is the colour around them. Returns the arrows.
+    """
+    lattice, probability = require_lattice(mdp), policy[states]
     unit = directions(mdp, lattice, states)
     centre = np.stack([lattice.column[states], lattice.row[states]], 1).astype(float)
     centre = np.broadcast_to(centre[:, None], unit.shape)
     strong = probability >= FAINTEST
     moves = strong & (np.abs(unit).sum(2) > 0)
-    arrow = unit[moves] * (0.7 * probability[moves])[:, None]
-    tail = centre[moves] + 0.06 * unit[moves]
+    arrow = unit[moves] * (length * scale * probability[moves])[:, None]
+    tail = centre[moves] + 0.06 * scale * unit[moves]
     drawn = ax.quiver(
-        *tail.T, *arrow.T, color=shades(probability[moves]), angles="xy", scale_units="xy", scale=1,
-        width=0.055, units="xy", headwidth=3.6, headlength=3.2, headaxislength=3, minlength=0, zorder=7,
+        *tail.T, *arrow.T, color=shades(probability[moves], colour), angles="xy", scale_units="xy", scale=1,
+        width=0.055 * scale, units="xy", headwidth=3.6, headlength=3.2, headaxislength=3, minlength=0, zorder=7,
+        edgecolors=rim, linewidths=0 if rim == "none" else 0.5,
     )  # fmt: skip
     stays = strong & ~moves
-    size = 0.3 * np.sqrt(probability[stays])
+    size = 0.3 * scale * np.sqrt(probability[stays])
     dots = EllipseCollection(
         size, size, np.zeros(len(size)), units="xy", offsets=centre[stays], offset_transform=ax.transData,
-        facecolors=shades(probability[stays]), edgecolors="none", zorder=5,
+        facecolors=shades(probability[stays], colour), edgecolors=rim, linewidths=0.5, zorder=5,
     )  # fmt: skip
     ax.add_collection(dots, autolim=False)
-    ax.set_facecolor(WALL)
     return drawn
 
 
-def shades(probability: np.ndarray) -> np.ndarray:
+def shades(probability: np.ndarray, colour: str = COLOURS[0]) -> np.ndarray:
     """(n, 4) colours whose opacity is the probability."""
-    colours = np.tile(to_rgba(COLOURS[0]), (len(probability), 1))
+    colours = np.tile(to_rgba(colour), (len(probability), 1))
     colours[:, 3] = 0.35 + 0.65 * np.clip(probability, 0, 1)
     return colours

@@ -105,8 +105,14 @@ def draw_policy_bars(posterior: Answer, t: int, states: np.ndarray, *, ax: Axes)
 
     Returns one container per colour.
     """
-    mdp, policy = posterior.mdp, posterior.policy_at(t)[states]
-    left = np.zeros(len(states))
+    drawn = draw_shares(posterior.mdp, posterior.policy_at(t), states, ax=ax)
+    ax.set_xlabel(r"$\pi_t(a\,|\,s)$  [probability]", fontsize=MEDIUM, color=INK)
+    return drawn
+
+
+def draw_shares(mdp: World, policy: np.ndarray, states: np.ndarray, *, ax: Axes) -> list[BarContainer]:
+    """policy (S, A) of the chosen states, as `draw_policy_bars` of a moment."""
+    policy, left = policy[states], np.zeros(len(states))
     drawn = []
     for colour, (label, width) in zip(COLOURS, shares(mdp, policy), strict=False):
         bar = ax.barh(
@@ -118,7 +124,6 @@ def draw_policy_bars(posterior: Answer, t: int, states: np.ndarray, *, ax: Axes)
     ax.set_ylim(max(len(states), 8) - 0.5, -0.5)
     ax.set_xlim(0, 1)
     ax.tick_params(axis="x", labelsize=SMALL)
-    ax.set_xlabel(r"$\pi_t(a\,|\,s)$  [probability]", fontsize=MEDIUM, color=INK)
     return drawn
 
 

@@ -6,16 +6,16 @@ import numpy as np
 from matplotlib import font_manager, ft2font
 
 from nearopt.figures.layout import goals
-from nearopt.figures.results import Answer, World
+from nearopt.figures.results import Answer, Dials, World
 
 LONGEST_NAME = 28  # characters of a state's name
 
 
-def inference_kind(posterior: Answer) -> str:
+def inference_kind(answer: Dials) -> str:
     """'exact' (κ = 1), 'variational' (κ = 0), 'hard' (τ = 0), or 'tilted' (any other κ)."""
-    if posterior.temperature == 0:
+    if answer.temperature == 0:
         return "hard"
-    return {1.0: "exact", 0.0: "variational"}.get(posterior.optimism, "tilted")
+    return {1.0: "exact", 0.0: "variational"}.get(answer.optimism, "tilted")
 
 
 def settings(posterior: Answer, *, temperature: bool = True, optimism: bool = True) -> str:
@@ -26,17 +26,34 @@ def settings(posterior: Answer, *, temperature: bool = True, optimism: bool = Tr
         "hard": "hard control, true dynamics",
         "tilted": "tilted dynamics",
     }[inference_kind(posterior)]
-    prior = "flat" if posterior.prior is None else "uniform" if isinstance(posterior.prior, str) else "given"
     parts = [
         *([rf"temperature $\tau$ = {posterior.temperature:g}"] if temperature else []),
         *([rf"optimism $\kappa$ = {posterior.optimism:g} ({meaning})"] if optimism else []),
         f"horizon T = {posterior.horizon:,} {'decision' if posterior.horizon == 1 else 'decisions'}",
-        f"{prior} action prior",
+        prior_words(posterior),
     ]
     if posterior.mdp.discount < 1:
         parts.append(rf"discount $\gamma$ = {posterior.mdp.discount:g}")
     if posterior.state_probs[0].sum() == 0:
         parts.append("SUCCESS IS IMPOSSIBLE: no posterior")
+    return "   ".join(parts)
+
+
+def prior_words(answer: Dials) -> str:
+    prior = "flat" if answer.prior is None else "uniform" if isinstance(answer.prior, str) else "given"
+    return f"{prior} action prior"
+
+
+def plan_settings(plan: Dials) -> str:
+    """One line on an infinite horizon: temperature, optimism and what it means, prior, discount."""
+    meaning = dict(exact="exact inference", variational="true dynamics", hard="true dynamics", tilted="tilted dynamics")
+    parts = [
+        rf"temperature $\tau$ = {plan.temperature:g}" + (" (hard control)" if plan.temperature == 0 else ""),
+        rf"optimism $\kappa$ = {plan.optimism:g} ({meaning[inference_kind(plan)]})",
+        "infinite horizon",
+        *([prior_words(plan)] if plan.temperature > 0 else []),
+        rf"discount $\gamma$ = {plan.mdp.discount:g}",
+    ]
     return "   ".join(parts)
 
 

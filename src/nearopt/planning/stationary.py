@@ -1,0 +1,70 @@
+"""V = BV as a pure JAX function: Newton's method under `jit` and `vmap`, differentiated implicitly.
+
+    (I − P) dV = ∂B/∂θ dθ        forwards;  the transposed system backwards: one adjoint solve, no unrolled sweeps
+
+No certificate, no refusals: those need control flow that depends on values. A problem without a solution gives NaN.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.sparse.linalg import bicgstab
+from jaxtyping import Array, Float
+
+from nearopt.planning.iteration import look
+from nearopt.planning.linear import product
+from nearopt.problem import Problem
+
+DENSE = 512  # states up to which linear systems are solved by elimination, which never stalls
+STEPS = 60  # of Newton's method; from a V ≤ BV on it needs about ten
+STALL = 4  # steps without progress after which rounding is all that is left
+FOUND = 1e-9  # residual, relative to the largest value, up to which that is a solution
+ITERATIONS = 400  # of the Krylov method in one solve
+
+
+@eqx.filter_custom_jvp
+def stationary(problem: Problem) -> Float[Array, " n"]:
+    """The solution of V = BV in block order; NaN where Newton's method finds none."""
+
+    def go_on(state: tuple) -> Array:
+        _, _, _, since, count = state
+        return (since < STALL) & (count < STEPS)
+
+    def step(state: tuple) -> tuple:
+        value, best, chosen, since, count = state
+        rise, weights = look(problem, value)
+        residual = jnp.abs(rise).max()
+        since = jnp.where(residual < 0.5 * best, 0, since + 1)
+        chosen = jnp.where(residual < best, value, chosen)
+        later = value + solve(problem, weights, rise, 1e-10)
+        return later, jnp.minimum(best, residual), chosen, since, count + 1
+
+    start = jnp.zeros(problem.blocks.size)
+    first = (start, jnp.asarray(jnp.inf), start, jnp.asarray(0), jnp.asarray(0))
+    _, best, chosen, _, _ = lax.while_loop(go_on, step, first)
+    return jnp.where(best <= FOUND * jnp.maximum(1.0, jnp.abs(chosen).max()), chosen, jnp.nan)
+
+
+@stationary.def_jvp
+def stationary_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (problem,), (change,) = primals, tangents
+    value = stationary(problem)
+    backup = lambda p: p.step(value, (None, None)).value
+    push = eqx.filter_jvp(backup, (problem,), (change,))[1]
+    weights = look(problem, value).weights
+    return value, solve(problem, weights, push, 1e-13)
+
+
+def solve(problem: Problem, weights: Any, b: Float[Array, " n"], accuracy: float) -> Float[Array, " n"]:
+    """(I − P)⁻¹ b, differentiable in both modes."""
+
+    def inverse(apply: Callable, b: Float[Array, " n"]) -> Float[Array, " n"]:
+        if b.shape[0] <= DENSE:
+            return jnp.linalg.solve(jax.vmap(apply, in_axes=1, out_axes=1)(jnp.eye(b.shape[0])), b)
+        return bicgstab(apply, b, tol=accuracy, maxiter=ITERATIONS)[0]
+
+    return lax.custom_linear_solve(lambda x: x - product(problem.blocks, weights, x), b, inverse, inverse)
