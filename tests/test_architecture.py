@@ -266,7 +266,7 @@ PLANTED_IMPORTS = [  # (file, source, complaint; "" where there is none)
     ("cli/x.py", "f = exec\n", "exec runs text"),
     ("cli/x.py", "import re\nre.compile('a')\nimport numpy as np\nnp.load('a', allow_pickle=False)\n", ""),
     ("cli/x.py", "import numpy as np\nnp.load('a', allow_pickle=True)\n", "allow_pickle runs text"),
-    ("planning/x.py", CLEAN, "planning has no row"),
+    ("dreams/x.py", CLEAN, "dreams has no row"),
     ("__main__.py", "from nearopt.cli.main import main\n", ""),
 ]
 

@@ -28,6 +28,8 @@ OWNERS = {  # what a name in backticks starts with → where it is found
     "MDP": "nearopt.mdp.model:MDP",
     "Ledger": "nearopt.inference.ledger:Ledger",
     "Posterior": "nearopt.inference.posterior:Posterior",
+    "Solution": "nearopt.planning.solve:Solution",
+    "refusals": "nearopt.planning.refusals",
     "Blocks": "nearopt.mdp.blocks:Blocks",
 }
 
@@ -63,8 +65,8 @@ def test_the_commands_of_the_readme_work(command, tmp_path, monkeypatch, capsys)
     assert all((path / "posterior.safetensors").is_file() for path in folder)
 
 
-def test_the_readme_shows_six_commands_and_one_picture():
-    assert len(COMMANDS) == 6
+def test_the_readme_shows_seven_commands_and_one_picture():
+    assert len(COMMANDS) == 7
     (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert 10_000 < (ROOT / picture).stat().st_size < 250_000
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nearopt.inference.ledger import Ledger
     from nearopt.inference.posterior import Posterior
     from nearopt.inference.trajectories import Trajectories
+    from nearopt.planning.solve import Solution
 
 MOST_ENTRIES = 2**27  # of the policy, above which it is not saved: 1 GiB
 
@@ -57,6 +58,16 @@ def write_comparison(report: dict[str, Any], led: "Ledger", folder: Path) -> lis
     answers = dict(exact=led.exact, variational=led.variational, optimal=led.optimal)
     arrays = {f"{name}_{key}": a for name, post in answers.items() for key, a in arrays_of(post).items()}
     return finish(report, arrays, pictures, folder / "ledger.safetensors")
+
+
+def write_solution(report: dict[str, Any], sol: "Solution", folder: Path) -> list[str]:
+    """Pictures, solution.safetensors and summary.json; returns their paths."""
+    from nearopt.figures import solution_figures
+
+    make_folder(folder)
+    pictures = solution_figures(sol, folder)
+    arrays = dict(value=sol.value, lower=sol.lower, upper=sol.upper, q=sol.q, policy=sol.policy)
+    return finish(report, arrays, pictures, folder / "solution.safetensors")
 
 
 def make_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from nearopt.mdp.errors import NearoptError
 
 VERBS = {  # each is a module here with run(argv) -> exit code
     "infer": "the exact posterior over behaviour, given that it is near-optimal",
+    "solve": "the infinite horizon: value and policy, with bounds that are proved",
     "compare": "exact, variational and hard control side by side, and what optimism costs",
     "doctor": "the toolchain, checked: versions, machine, arithmetic",
 }
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return fail(f"the package {error.name!r} is not installed; install nearopt anew, or ask nearopt doctor")
     except MemoryError:
-        return fail("not enough memory; shorten the horizon, or use a machine with more")
+        return fail("not enough memory; shorten the horizon, take a smaller model, or use a machine with more")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return fail(f"{where}{error.strerror or error}; check its rights and its disk")

@@ -1,26 +1,16 @@
 """`nearopt solve`: the infinite horizon, with bounds that are proved."""
 
-import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from nearopt.cli.options import Json, Source, named, parse
-from nearopt.mdp.errors import ImproperError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from nearopt.mdp.model import MDP
     from nearopt.planning.solve import Solution
 
 ARRAYS = ("value", "lower", "upper", "q", "policy")
-COUNTS = ("num_states", "num_actions", "num_choices")
-PROOF = ("width", "tol", "converged", "passes", "steps", "method")
-LONGEST = 1_000  # decisions of the best trajectory that are told
-RUNS = 12  # of equal actions, and of those the ones that are printed
 
 EXAMPLES = """\
 examples, to be copied:
@@ -31,8 +21,8 @@ examples, to be copied:
   printf '#######\\n#S   G#\\n#######\\n' > maze.txt
   nearopt solve maze.txt --temperature 0.3 --env-kwargs slip=0.1 --json
 
-The value is the limit of the finite horizon's: discounted, or until a terminal state is reached. Without a discount it
-may not be finite, and then the states at fault are named: the flat prior pays τ log n for every decision among n actions.
+The value is the limit of the finite horizon's: discounted, or until a terminal state is reached. Where it is not finite
+the states at fault are named; without a discount, mind that the flat prior pays τ log n per decision among n actions.
 SOURCE is as in `nearopt infer --help`.
 
 --out DIR
@@ -86,6 +76,8 @@ def run(argv: Sequence[str]) -> int:
         few = sol.mdp.num_states <= SMALL
         print(to_json(report | ({name: getattr(sol, name) for name in ARRAYS} if few else {})))
     else:
+        from nearopt.cli.plan import show
+
         show(report, sol)
     return 0
 
@@ -100,6 +92,7 @@ def answer(options: Options, tell: Callable[[str], None]) -> tuple[dict[str, Any
     if options.out:
         check_folder(options.out)
     tell("loading JAX")
+    from nearopt.cli.plan import summarise
     from nearopt.planning.solve import solve
 
     tell("solving")
@@ -117,14 +110,3 @@ def answer(options: Options, tell: Callable[[str], None]) -> tuple[dict[str, Any
         tell("drawing")
         report["files"] = write_solution(report, sol, options.out)
     return report, sol
-
-
-def summarise(sol: "Solution") -> dict[str, Any]:
-    """The numbers of `nearopt solve`, under the names of their attributes."""
-    mdp = sol.mdp
-    out: dict[str, Any] = dict(temperature=sol.temperature, optimism=sol.optimism, discount=mdp.discount)
-    out |= {name: getattr(mdp, name) for name in COUNTS}
-    out["initial_value"] = expected(mdp.initial, sol.value)[0]
-    out["initial_lower"], _ = expected(mdp.initial, sol.lower, -1)
-    out["initial_upper"], _ = expected(mdp.initial, sol.upper, 1)
-    return out | {name: getattr(sol, name) for name in PROOF} | dict(path=best_path(sol))

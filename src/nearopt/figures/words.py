@@ -44,19 +44,6 @@ def prior_words(answer: Dials) -> str:
     return f"{prior} action prior"
 
 
-def plan_settings(plan: Dials) -> str:
-    """One line on an infinite horizon: temperature, optimism and what it means, prior, discount."""
-    meaning = dict(exact="exact inference", variational="true dynamics", hard="true dynamics", tilted="tilted dynamics")
-    parts = [
-        rf"temperature $\tau$ = {plan.temperature:g}" + (" (hard control)" if plan.temperature == 0 else ""),
-        rf"optimism $\kappa$ = {plan.optimism:g} ({meaning[inference_kind(plan)]})",
-        "infinite horizon",
-        *([prior_words(plan)] if plan.temperature > 0 else []),
-        rf"discount $\gamma$ = {plan.mdp.discount:g}",
-    ]
-    return "   ".join(parts)
-
-
 def marginal_symbol(posterior: Answer) -> str:
     """How p(s_t | O) is written for this kind of inference."""
     symbols = {"exact": r"p(s_t\,|\,O_{1:T})", "tilted": r"p_\kappa(s_t)"}

@@ -6,6 +6,7 @@ witnesses for δ above rounding, and 2 δ max h apart. Where the first order is 
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -81,8 +82,7 @@ class Task:
         return (low + high) / 2, float((high - low).max(initial=0.0)) / 2
 
 
-@dataclass(frozen=True)
-class Witnesses:
+class Witnesses(NamedTuple):
     """Proved bounds, (S,) long double."""
 
     lower: np.ndarray
@@ -146,18 +146,25 @@ def unproved(task: Task, value: np.ndarray) -> UndecidedError:
 
 
 def witness(task: Task, guess: np.ndarray, delta: float, sign: int, inexact: bool) -> np.ndarray | None:
-    """`guess`, corrected until its bound is proved; None where rounding is above δ."""
+    """`guess`, corrected until its bound is proved; None where rounding is above δ.
+
+    The correction solves V = BV ± δ: where two choices are nearly tied, the one that takes longer may earn more δ.
+    """
     proves = proves_upper if sign > 0 else proves_lower
-    for _ in range(CORRECTIONS):
+    for attempt in range(CORRECTIONS):
         task.work.passes += 1
         if proves(task.world, guess, inexact):
             return guess
         gap, error = task.excess(guess)
-        if inexact or error > delta / 2 or not np.isfinite(error):
+        if inexact or error > delta / 2:
             return None
-        kernel = reached(task.problem, task.block(guess.astype(float)), task.work).kernel
+        start = task.block(guess.astype(float))
+        if attempt == 0:
+            at = task.iterate(shifted(task.problem, sign * delta), start, delta / 4, task.work)
+            guess = task.public(at.value).astype(Wide)
+            continue
         gap = np.where(task.world.mdp.terminal, 0, gap + sign * delta)
-        step = task.correction(kernel, gap)
+        step = task.correction(reached(task.problem, start, task.work).kernel, gap)
         if not np.isfinite(step).all():
             return None
         guess = guess + step
