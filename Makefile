@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-complete
 UNFINISHED := $(VENV)/.setup-unfinished
+PEERS := $(VENV)/.peers-complete
 CHECKED := $(wildcard src tests examples benchmarks)
 
 # Which interpreter makes .venv, for whoever wants a certain one: make setup PYTHON=python3.13
@@ -25,6 +26,10 @@ ifeq ($(shell PYTHON=$(BIN)/python scripts/find-python 2>/dev/null),)
 .PHONY: $(STAMP)
 endif
 
+# Sets $$install to what installs packages into .venv.
+INSTALL := if command -v uv >/dev/null; then install="uv pip install --quiet --python $(BIN)/python"; \
+	else install="$(BIN)/python -m pip install -qq --disable-pip-version-check"; fi
+
 # A .venv that works is kept and updated; one that is broken, too old or left half-installed is made anew.
 $(STAMP): constraints.txt pyproject.toml
 	@set -e; rm -f $(STAMP); \
@@ -36,8 +41,7 @@ $(STAMP): constraints.txt pyproject.toml
 		"$$python" -m venv $(VENV) || { echo "setup: $$python could not make $(VENV)." >&2; exit 1; }; \
 	fi; \
 	touch $(UNFINISHED); \
-	if command -v uv >/dev/null; then install="uv pip install --quiet --python $(BIN)/python"; \
-	else install="$(BIN)/python -m pip install -qq --disable-pip-version-check"; fi; \
+	$(INSTALL); \
 	echo "setup: installing the pinned packages (a minute or two the first time)"; \
 	$$install --require-hashes --only-binary :all: -r constraints.txt || { echo "setup: the packages in constraints.txt could not be installed." >&2; exit 1; }; \
 	$$install --no-deps --no-build-isolation --editable . || { echo "setup: nearopt itself could not be installed." >&2; exit 1; }; \
@@ -55,21 +59,34 @@ check: $(STAMP) ## lint, format and types
 	@$(BIN)/ruff format --quiet --check $(CHECKED) || { echo "check: the files are not formatted; $(BIN)/ruff format mends that." >&2; exit 1; }
 	@$(BIN)/pyright $(CHECKED)
 
-bench: $(STAMP) ## run the benchmarks
+bench: $(PEERS) ## run the benchmarks, the peers' too
 	@$(BIN)/python -m benchmarks
+
+# The peers add packages to .venv and change none of its own: --no-deps, and a list made under constraints.txt. One of
+# them has no wheel and is built with the pinned setuptools. A peer that does not install is named in its rows.
+$(PEERS): $(STAMP) benchmarks/peers.txt benchmarks/source-only.txt
+	@$(INSTALL); $$install --no-deps --require-hashes --only-binary :all: -r benchmarks/peers.txt && \
+	$$install --no-deps --require-hashes --no-build-isolation -r benchmarks/source-only.txt && \
+	touch $(PEERS) || echo "bench: not every peer could be installed; their rows say which." >&2
 
 # Keeps what is pinned as far as pyproject.toml allows; `make lock LOCK=--upgrade` takes the newest of everything.
 LOCK ?=
-lock: ## resolve pyproject.toml anew into constraints.txt
+COMPILE = pip compile pyproject.toml --universal --python-version 3.12 --generate-hashes --only-binary :all: \
+	--no-emit-index-url --no-emit-find-links --no-header --quiet $(LOCK)
+lock: ## resolve pyproject.toml anew into constraints.txt and benchmarks/peers.txt
 	@set -e; mkdir -p out; uv=$$(command -v uv) || { \
 		"$$(scripts/find-python)" -m venv out/lock; out/lock/bin/python -m pip install -qq --disable-pip-version-check uv; uv=out/lock/bin/uv; }; \
-	grep -v '^# Every' constraints.txt >out/constraints.txt 2>/dev/null || true; \
-	$$uv pip compile pyproject.toml --group dev --extra figures --universal --python-version 3.12 --generate-hashes --only-binary :all: \
-		--no-emit-index-url --no-emit-find-links --no-header --quiet $(LOCK) --output-file out/constraints.txt; \
-	if grep -nE '://|[ =]/|^ *--[^h]' out/constraints.txt >&2; then echo "lock: those lines would name a machine or a registry." >&2; exit 1; fi; \
-	{ echo "# Every package with its version and sha256, for Python >= 3.12. Written by: make lock"; cat out/constraints.txt; } >constraints.txt.new; \
-	mv constraints.txt.new constraints.txt; rm out/constraints.txt; \
-	echo "lock: constraints.txt pins $$(grep -c '^[a-z]' constraints.txt) packages"
+	finish() { \
+		if grep -nE '://|[ =]/|^ *--[^h]' out/lock.txt >&2; then echo "lock: those lines would name a machine or a registry." >&2; exit 1; fi; \
+		{ echo "# $$2 Written by: make lock"; cat out/lock.txt; } >"$$1.new"; \
+		mv "$$1.new" "$$1"; rm out/lock.txt; echo "lock: $$1 pins $$(grep -c '^[a-z]' "$$1") packages"; }; \
+	grep -v '^# Every' constraints.txt >out/lock.txt 2>/dev/null || true; \
+	$$uv $(COMPILE) --group dev --extra figures --output-file out/lock.txt; \
+	finish constraints.txt "Every package with its version and sha256, for Python >= 3.12."; \
+	grep -v '^# What' benchmarks/peers.txt >out/lock.txt 2>/dev/null || true; \
+	$$uv $(COMPILE) --extra peers --constraint constraints.txt --no-annotate --output-file out/lock.txt \
+		$$(sed -n 's/^\([a-z][^=]*\)==.*/--no-emit-package \1/p' constraints.txt); \
+	finish benchmarks/peers.txt "What the peers add to constraints.txt, with versions and sha256."
 
 clean: ## remove builds, caches and out/; .venv stays
 	@rm -rf build dist out docs/_build docs/jupyter_execute .pytest_cache .ruff_cache .hypothesis .coverage

@@ -3,7 +3,10 @@
 import argparse
 
 from benchmarks.harness import HEADER, RULE, machine, read_bandwidth
-from benchmarks.rows import GROUPS
+from benchmarks.planning import GROUPS as PLANNING
+from benchmarks.rows import GROUPS as INFERENCE
+
+GROUPS = INFERENCE | PLANNING
 
 
 def main() -> None:

@@ -75,6 +75,7 @@ def test_the_best_trajectory(call, folder):
     path = strict(call(*HARD, "--json")[1])["path"]
     assert path == dict(state=[0, 1, 2, 3, 4], action=[1] * 4, ended=True)
     assert strict(call(*HARD, *"--json --env-kwargs slip=0.2".split())[1])["path"] is None  # chance
+    assert strict(call(*HARD[:-1], "0.3", "--json")[1])["path"] is None  # soft
 
 
 def test_trajectories_that_do_not_end_are_told_in_short():

@@ -204,6 +204,13 @@ def test_smallest_worlds(discount, tmp_path, monkeypatch):
     assert len(figures.solution_figures(plan(one, width=0.0, lower=np.zeros(1), upper=np.zeros(1)), tmp_path)) == 2
 
 
+def test_a_world_in_which_nobody_decides(tmp_path, monkeypatch):
+    monkeypatch.setattr("nearopt.figures.canvas.DPI", 20)
+    over = no.MDP.from_arrays(np.zeros((3, 2, 3)), np.zeros(3), terminal=np.ones(3, bool))
+    paths = figures.solution_figures(plan(over, temperature=0.0, width=0.0), tmp_path)
+    assert [path.name for path in paths] == ["value.png"]
+
+
 def test_a_real_solution_is_drawn(world, tmp_path, monkeypatch):
     monkeypatch.setattr("nearopt.figures.canvas.DPI", 20)
     solution = no.solve(no.MDP.from_grid(WORLD), temperature=0)

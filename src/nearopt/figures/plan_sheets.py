@@ -21,7 +21,8 @@ def plan_sheets(plan: Plan) -> Iterator[Page]:
     """Every page as (file name, figure), drawn when asked for."""
     states, which = ranked(plan)
     yield "value.png", value_sheet(plan, states, which)
-    yield "policy.png", policy_sheet(plan, states, which)
+    if not plan.mdp.terminal[states].all():
+        yield "policy.png", policy_sheet(plan, states, which)
     path = best_path(plan)
     if path is not None:
         yield "path.png", path_sheet(plan, *path)

@@ -14,7 +14,7 @@ from nearopt.mdp.errors import UndecidedError
 from nearopt.planning.certificate import proves_lower, proves_upper
 from nearopt.planning.classes import some
 from nearopt.planning.enclosure import Enclosure, Wide
-from nearopt.planning.iteration import HUGE, DivergingError, Iterate, Reached, by_sweeps, reached, shifted
+from nearopt.planning.iteration import HUGE, LONG, DivergingError, Iterate, Reached, by_sweeps, reached, shifted
 from nearopt.planning.linear import Kernel, Work, solve
 from nearopt.problem import Problem
 
@@ -126,7 +126,10 @@ def bracket(task: Task, start: np.ndarray, tol: float) -> Witnesses:
         upper = None if lower is None else witness(task, value + delta * h, delta, 1, inexact)
         if lower is not None and upper is not None:
             return Witnesses(lower, upper)
-    delta = max(delta, task.excess(value)[1])
+    error = task.excess(value)[1]
+    if error < delta / 8:  # not for rounding
+        raise unproved(task, value)
+    delta = max(delta, error)
     for _ in range(COARSER):  # rounding: as near as can be proved
         lower = witness(task, value - delta * h, delta, -1, False) if lower is None else lower
         upper = witness(task, value + delta * h, delta, 1, False) if upper is None else upper
@@ -160,7 +163,11 @@ def witness(task: Task, guess: np.ndarray, delta: float, sign: int, inexact: boo
             return None
         start = task.block(guess.astype(float))
         if attempt == 0:
-            at = task.iterate(shifted(task.problem, sign * delta), start, delta / 4, task.work)
+            paid = shifted(task.problem, sign * delta)
+            if task.by_sweeps:  # as long again at most: paid for every decision, the value may have no bound
+                at = by_sweeps(paid, start, delta / 4, task.work, task.work.passes + LONG)
+            else:
+                at = task.iterate(paid, start, delta / 4, task.work)
             guess = task.public(at.value).astype(Wide)
             continue
         gap = np.where(task.world.mdp.terminal, 0, gap + sign * delta)

@@ -25,6 +25,7 @@ from nearopt.problem import Problem
 BATCH = 64  # sweeps per call, where a call costs more than a sweep
 SMALL = 2**15  # branches up to which that is so
 TIED = 8  # ulps of the largest value within which actions are tied in a Newton step
+LONG = 4096  # sweeps after which changes as large as ever are taken for a circle
 HUGE = 1e16  # a value or an expected number of steps above this is taken for infinite
 PATIENCE = 8  # Newton steps without progress, after which it is over
 ROUGH, EXACT = 1e-3, 1e-11  # accuracy of the linear systems of inexact and of exact Newton steps
@@ -103,7 +104,7 @@ def by_sweeps(problem: Problem, value: np.ndarray, target: float, work: Work, mo
     """Value iteration until |BV − V| ≤ target, or until rounding is all that is left; `most` sweeps or so."""
     entries = sum(b.next_state.size for b in problem.blocks.blocks)
     count = BATCH if entries <= SMALL else 1
-    v, best, since, done, watch = jnp.asarray(value), np.inf, 0, 0, 1
+    v, best, earlier, since, done, watch = jnp.asarray(value), np.inf, np.inf, 0, 0, 1
     while True:
         v, rise = sweeps(problem, v, count)
         work.passes, done = work.passes + count, done + count
@@ -113,6 +114,10 @@ def by_sweeps(problem: Problem, value: np.ndarray, target: float, work: Work, mo
         if done >= watch:
             work.watch(np.asarray(v))
             work.tell(f"sweep {done:,}, last change {residual:.3g}")
+            circles = residual >= 0.999 * earlier and residual >= 1e-3 * size
+            if circles and done >= max(LONG, 4 * problem.blocks.size):  # time for news to come from everywhere, twice
+                raise DivergingError
+            earlier = residual
             watch = 2 * done if count > 1 else done + max(1, min(done, 100))
         best, since = (residual, 0) if residual < best else (best, since + count)
         if residual <= target or done >= most or (residual <= noise(size) and since >= 2 * BATCH):

@@ -1,6 +1,7 @@
 """Problems without a finite value, refused with the class of states at fault."""
 
 from collections.abc import Callable
+from itertools import product
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from nearopt.problem import Problem
 LONGEST = 4096  # sweeps in which a growing class has to show itself
 FAR = 1e300  # stands for +inf
 ROUNDS = 64  # of leaving states out
+CYCLE = 24  # sweeps after which cycles of length 2, 3, 4, 6, 8, 12 are back, and others nearly
 
 
 def check_hope(graph: Graph) -> None:
@@ -74,28 +76,35 @@ def check_rewarding_loops(graph: Graph, label: np.ndarray) -> None:
 def growth_watch(graph: Graph, problem: Problem, public: np.ndarray) -> Callable[[np.ndarray], None]:
     """A function of V = B^k 0 in block order that raises once V provably grows (or falls) without end.
 
-    If B_C h ≥ h + g on some states C, B_C the backup of what stays in C and g > 0, then B^k 0 ≥ k g − constant there.
-    C is found by leaving out, again and again, the states that do not grow. `public`: block order → public order.
+    If B_C^m h ≥ h + g on some states C, B_C the backup of what stays in C and g > 0, then B^{mk} 0 ≥ k g − constant
+    there. C is found by leaving out, again and again, the states that do not grow.
+    `public`: block order → public order.
     """
     endless = without_end(problem)
     averse = not is_zero(problem.optimism) and float(problem.optimism) < 0
     signs = (1,) if not averse else (1, -1) if graph.mdp.discount == 1 else (-1,)  # an early end bounds V from above
-    sweep = lambda value: np.asarray(sweeps(endless, jnp.asarray(value), 1)[0])
     decides = np.zeros(problem.blocks.size, bool)
     decides[public] = ~graph.mdp.terminal
 
+    def among(inside: np.ndarray, value: np.ndarray, sign: int, count: int) -> np.ndarray:
+        """How far `count` sweeps move the value where only `inside` is left to go to."""
+        later = np.where(inside, value, -np.inf if sign > 0 else FAR)
+        for _ in range(count):
+            swept = np.asarray(sweeps(endless, jnp.asarray(later), 1)[0])
+            later = np.where(inside, swept, later)
+        return sign * np.where(inside, later - value, 0.0)
+
     def watch(value: np.ndarray) -> None:
         least = 1e-9 * max(1.0, float(np.abs(value).max()))
-        for sign in signs:
-            moves = sign * (sweep(value) - value)
-            inside, outside = decides & (moves > least), -np.inf if sign > 0 else FAR
+        for sign, count in product(signs, (1, CYCLE)):  # several sweeps at once see through cycles
+            inside = decides
             for _ in range(ROUNDS):
-                if not inside.any():
+                moves = among(inside, value, sign, count)
+                if inside.any() and (moves[inside] > least).all():
+                    raise refusal(graph, inside[public], sign, float(moves[inside].min()) / count)
+                if not inside.any() or not (inside & ~(moves > least)).any():
                     break
-                moves = sign * (sweep(np.where(inside, value, outside)) - value)
-                if (moves[inside] > least).all():
-                    raise refusal(graph, inside[public], sign, float(moves[inside].min()))
-                inside &= moves > least
+                inside = inside & (moves > least)
 
     return watch
 

@@ -195,7 +195,8 @@ def certified(mdp: MDP, prior: np.ndarray, dials: tuple, tol: float, method: str
     problem = make_problem(core, None, None, temperature, optimism, log_prior)
     task = Task(Enclosure(core, prior, temperature, optimism), problem, METHODS[method], work)
     try:
-        aim, found = tol, certify(*core_bounds(graph, task, tol))
+        aim = min(tol, scale(core, temperature))
+        found = certify(*core_bounds(graph, task, aim))
         while found.width > tol:  # choices nearly tied that take longer than the best, or rounding
             aim *= 0.8 * tol / found.width
             closer = certify(*core_bounds(graph, task, aim))
@@ -206,6 +207,12 @@ def certified(mdp: MDP, prior: np.ndarray, dials: tuple, tol: float, method: str
         explain_divergence(graph, problem, np.asarray(problem.blocks.rank))
         raise
     return found
+
+
+def scale(mdp: MDP, temperature: float) -> float:
+    """What a single decision is about; bounds further apart than that would prove nothing cheaper."""
+    finite = np.abs(mdp.branch_reward[np.isfinite(mdp.branch_reward)])
+    return max(temperature, float(finite.max(initial=0.0))) or 1.0
 
 
 def core_bounds(graph: Graph, task: Task, tol: float) -> Witnesses:
