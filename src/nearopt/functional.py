@@ -140,11 +140,15 @@ def solve(
     traced |= {"reward": reward, "log_prior": log_prior}
 
     def function(arguments: dict[str, Any]) -> Stationary:
-        problem = make_problem(mdp, None, **arguments, **limits)
-        value = problem.blocks.to_states(stationary(problem))
-        return Stationary(value, *choices(problem, value))
+        return settled(make_problem(mdp, None, **arguments, **limits))
 
     return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
+
+
+@eqx.filter_jit
+def settled(problem: Problem) -> Stationary:
+    value = problem.blocks.to_states(stationary(problem))
+    return Stationary(value, *choices(problem, value))
 
 
 def dials(temperature: Scalar, optimism: Scalar) -> tuple[dict[str, Any], dict[str, Any]]:

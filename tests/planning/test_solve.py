@@ -76,7 +76,7 @@ def test_four_ways_agree_on_200_models():
                 np.testing.assert_allclose(a, b, rtol=0, atol=1e-9, err_msg=f"model {i}")
 
 
-@pytest.mark.parametrize("optimism", [1.0, 0.4, -0.5])
+@pytest.mark.parametrize("optimism", [1.0, 0.4, -0.1])
 def test_the_finite_horizon_leads_there_at_any_optimism(optimism):
     rng = np.random.default_rng(4)
     for _ in range(20):
@@ -99,7 +99,7 @@ def test_deterministic_dynamics_do_not_know_optimism():
 
 
 def test_between_hard_control_and_the_entropy_of_every_step():
-    """Flat prior: 0 ≤ V_τ − V_0 ≤ τ log A/(1−γ); uniform prior: the same, lowered by the upper bound; τ → 0 meets V_0."""
+    """Flat prior: 0 ≤ V_τ − V_0 ≤ τ log A/(1−γ); uniform prior: lowered by just that; τ → 0 meets V_0."""
     rng = np.random.default_rng(6)
     for _ in range(30):
         mdp = model(rng, 0.9, terminals=0)
@@ -210,12 +210,12 @@ def test_its_gradient_is_the_occupancy():
         mdp = mdp.replace(branch_reward=np.repeat(rng.uniform(-3, -1, mdp.num_choices), np.diff(mdp.branch_offset)))
         with jax.enable_x64(True):
             worth = lambda reward, mdp=mdp: mdp.initial @ no.functional.solve(mdp, reward=reward, temperature=0.8).value
-            slope, bend = jax.jit(jax.grad(worth))(mdp.reward), jax.hessian(worth)(mdp.reward)
+            slope, bend = jax.jit(jax.grad(worth))(mdp.reward), jax.jit(jax.hessian(worth))(mdp.reward)
         visits = no.evaluate(mdp, no.solve(mdp, temperature=0.8).policy).occupancy
         np.testing.assert_allclose(slope, visits, atol=1e-9)
         step = 1e-5 * rng.normal(size=mdp.reward.shape)
         with jax.enable_x64(True):
-            ahead = jax.grad(worth)(mdp.reward + step) - jax.grad(worth)(mdp.reward - step)
+            ahead = np.asarray(jax.grad(worth)(mdp.reward + step)) - np.asarray(jax.grad(worth)(mdp.reward - step))
         np.testing.assert_allclose(ahead / 2, np.einsum("satu,tu->sa", bend, step), atol=1e-10)
 
 
