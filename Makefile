@@ -52,7 +52,7 @@ demo: $(STAMP) ## a first answer, in a minute
 	@JAX_COMPILATION_CACHE_DIR=out/.jax-cache JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 $(BIN)/python examples/demo.py
 
 test: check ## check, then run the tests
-	@$(BIN)/python -m pytest
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest # two workers on two cores: threads of theirs would only wait for each other
 
 check: $(STAMP) ## lint, format and types
 	@$(BIN)/ruff check --quiet $(CHECKED)

@@ -7,6 +7,7 @@ import numpy as np
 from nearopt.mdp.errors import (
     EmptyPriorError,
     FinalValueError,
+    HorizonError,
     InfiniteRewardError,
     NaNError,
     NegativePriorError,
@@ -50,6 +51,13 @@ def check_dials(temperature: Any, optimism: Any) -> tuple[float, float]:
     return temperature, optimism
 
 
+def check_horizon(horizon: Any) -> int:
+    """A whole number of at least 1."""
+    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
+        raise HorizonError(f"the horizon is {horizon!r}", "give a whole number of decisions, at least 1")
+    return int(horizon)
+
+
 def check_prior(mdp: MDP, horizon: int | None, prior: Any) -> np.ndarray | None:
     """log p(a|s) as (S, A) or, with a horizon, (T, S, A); None for the flat prior."""
     if prior is None:
@@ -62,7 +70,9 @@ def check_prior(mdp: MDP, horizon: int | None, prior: Any) -> np.ndarray | None:
         return np.where(available, -np.log(np.maximum(available.sum(1, keepdims=True), 1)), -np.inf)
     prior = real_array(prior, "prior")
     if prior.shape not in (shape, (horizon, *shape)):
-        raise PriorShapeError(f"the prior has shape {prior.shape}", f"give {shape} or {(horizon, *shape)}")
+        raise PriorShapeError(
+            f"the prior has shape {prior.shape}", f"give {shape}" + (f" or {(horizon, *shape)}" if horizon else "")
+        )
     prior = np.where(mdp.terminal[:, None], 0.0, prior)  # entries in terminal states do not count
 
     def where(mask: np.ndarray) -> str:

@@ -24,7 +24,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from nearopt.backup import Scalar, is_zero
-from nearopt.checks import check_dials, check_model
+from nearopt.checks import check_dials, check_horizon, check_model
 from nearopt.inference.messages import backward, filtered, first_state, smoothed
 from nearopt.mdp.model import MDP
 from nearopt.planning.solve import choices
@@ -100,7 +100,8 @@ def infer(
     check_model(mdp)
     traced, limits = dials(temperature, optimism)
     traced |= {"reward": reward, "log_prior": log_prior, "final_value": final_value}
-    function = lambda arguments: whole(make_problem(mdp, horizon, **arguments, **limits), int(horizon))
+    horizon = check_horizon(horizon)
+    function = lambda arguments: whole(make_problem(mdp, horizon, **arguments, **limits), horizon)
     return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
 
 
@@ -125,8 +126,9 @@ def solve(
     reward: (S,), (S, A) or (S, A, S), instead of the model's own. log_prior: (S, A), None for the flat prior.
     Everything but `mdp` may be traced. The numbers 0 for `optimism` or `temperature` select the limits.
 
-    Nothing is certified here, and nothing refused: NaN stands where no finite solution was found. `nearopt.solve` says
-    why. Raises the errors of `infer` for numbers and shapes.
+    Nothing is certified here, and nothing refused: NaN stands where no finite solution was found, which above 1,024
+    states may also be one that exists, where episodes are very long; `nearopt.solve` says why. Raises the errors of
+    `infer` for numbers and shapes.
 
     >>> import jax, numpy as np, nearopt as no
     >>> mdp = no.MDP.from_grid("S..G", discount=0.9)
@@ -154,8 +156,8 @@ def settled(problem: Problem) -> Stationary:
 def dials(temperature: Scalar, optimism: Scalar) -> tuple[dict[str, Any], dict[str, Any]]:
     """Checked τ and κ: what may be traced, and the numbers 0, which select a limit."""
     given = dict(temperature=temperature, optimism=optimism)
-    given = {name: x if isinstance(x, Tracer) else float(x) for name, x in given.items()}
     check_dials(*(1.0 if isinstance(x, Tracer) else x for x in given.values()))
+    given = {name: x if isinstance(x, Tracer) else float(x) for name, x in given.items()}
     limits = {name: x for name, x in given.items() if is_zero(x)}
     return {name: x for name, x in given.items() if name not in limits}, limits
 

@@ -5,12 +5,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from nearopt.backup import Scalar, Step, backup, going_on, is_one, is_zero, scale_of
 from nearopt.mdp.blocks import Blocks
-from nearopt.mdp.errors import AmbiguousRewardError, FinalValueError, HorizonError, PriorShapeError
+from nearopt.mdp.errors import AmbiguousRewardError, FinalValueError, PriorShapeError
 from nearopt.mdp.model import MDP
 
 
@@ -104,9 +103,6 @@ def make_problem(
     final_value: Any = None,
 ) -> Problem:
     """The task in block order; horizon None: the same at every step, for ever. Call it under 64-bit JAX."""
-    whole = isinstance(horizon, (int, np.integer)) and not isinstance(horizon, bool)
-    if horizon is not None and (not whole or horizon < 1):
-        raise HorizonError(f"the horizon is {horizon!r}", "give a whole number of decisions, at least 1")
     shape = (mdp.num_states, mdp.num_actions)
     rewards, timed_reward = reward_blocks(mdp, horizon, reward)
     timed_prior = horizon is not None and log_prior is not None and jnp.ndim(log_prior) == 3

@@ -16,7 +16,7 @@ from nearopt.mdp.errors import NearoptError
 
 REQUIRED = (
     *("jax", "jaxlib", "numpy", "scipy", "gymnasium", "equinox", "jaxtyping"),
-    *("optax", "safetensors", "tyro", "rich", "umbi"),
+    *("optax", "safetensors", "tyro", "rich", "umbi", "pyamg"),
 )
 OPTIONAL = {"matplotlib": 'draws pictures; pip install "nearopt[figures]"'}
 OLD_PYTHON = "newer JAX, whose sums are right, needs Python 3.12"

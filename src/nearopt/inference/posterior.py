@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import scipy.sparse
 
-from nearopt.checks import check_dials, check_final_value, check_model, check_prior, check_reward
+from nearopt.checks import check_dials, check_final_value, check_horizon, check_model, check_prior, check_reward
 from nearopt.functional import over_time
 from nearopt.inference.messages import Filtered, backward, filtered, first_state, smoothed
 from nearopt.mdp.blocks import concatenate
@@ -54,12 +54,12 @@ def infer(
     """
     check_model(mdp)
     temperature, optimism = check_dials(temperature, optimism)
+    horizon = check_horizon(horizon)
     with jax.enable_x64(True):
         log_prior = check_prior(mdp, horizon, prior)
         reward = None if reward is None else check_reward(reward)
         final_value = check_final_value(mdp, final_value)
         problem = make_problem(mdp, horizon, reward, temperature, optimism, log_prior, final_value)
-        horizon = int(horizon)
         return Posterior(mdp, horizon, temperature, optimism, prior, problem, backward(problem, horizon))
 
 

@@ -83,10 +83,11 @@ class Task:
 
 
 class Witnesses(NamedTuple):
-    """Proved bounds, (S,) long double."""
+    """Proved bounds, (S,) long double; `inexact`: for every model whose numbers round to this one's."""
 
     lower: np.ndarray
     upper: np.ndarray
+    inexact: bool
 
 
 def approach(task: Task, start: np.ndarray, tol: float) -> tuple[Reached, np.ndarray, float]:
@@ -106,14 +107,13 @@ def approach(task: Task, start: np.ndarray, tol: float) -> tuple[Reached, np.nda
 
 def refine(task: Task, at: Reached, target: float) -> np.ndarray:
     """V in long double, |BV − V| ≤ target or as small as it gets, in public order."""
-    value, before = task.public(at.value).astype(Wide), np.inf
+    value, best, since = task.public(at.value).astype(Wide), np.inf, 0
     while True:
         gap, error = task.excess(value)
         residual = float(np.abs(gap).max(initial=0.0))
-        worth = before * (1 if task.by_sweeps else 0.5)
-        if residual <= max(target, error) or not residual < worth:
+        best, since = (residual, 0) if residual < (1 if task.by_sweeps else 0.5) * best else (best, since + 1)
+        if residual <= max(target, error) or since > (LONG if task.by_sweeps else 0):
             return value
-        before = residual
         value = value + task.correction(at.kernel, gap)
 
 
@@ -125,16 +125,16 @@ def bracket(task: Task, start: np.ndarray, tol: float) -> Witnesses:
         lower = witness(task, value - delta * h, delta, -1, inexact)
         upper = None if lower is None else witness(task, value + delta * h, delta, 1, inexact)
         if lower is not None and upper is not None:
-            return Witnesses(lower, upper)
+            return Witnesses(lower, upper, inexact)
     error = task.excess(value)[1]
-    if error < delta / 8:  # not for rounding
+    if error < delta / 8 and not task.contracts:  # not for rounding
         raise unproved(task, value)
     delta = max(delta, error)
     for _ in range(COARSER):  # rounding: as near as can be proved
         lower = witness(task, value - delta * h, delta, -1, False) if lower is None else lower
         upper = witness(task, value + delta * h, delta, 1, False) if upper is None else upper
         if lower is not None and upper is not None:
-            return Witnesses(lower, upper)
+            return Witnesses(lower, upper, False)
         delta *= 2
     raise unproved(task, value)
 
@@ -144,7 +144,7 @@ def unproved(task: Task, value: np.ndarray) -> UndecidedError:
     worst[int(np.argmax(np.abs(value)))] = True
     return UndecidedError(
         f"no bounds could be proved on the value of {some(task.world.mdp, worst)}, about {float(value[worst][0]):.3g}",
-        "a reward without end and one against it may cancel there: set a discount below 1",
+        "rewards may cancel around a cycle there: set a discount below 1, or change one of them a little",
     )
 
 

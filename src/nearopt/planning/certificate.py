@@ -29,6 +29,8 @@ class Certificate:
     lower_tail: np.ndarray
     upper: np.ndarray
     upper_tail: np.ndarray
+    inexact: bool
+    """Whether they hold for every model whose numbers round to this one's; if not, for its rows, normalised."""
 
     @property
     def width(self) -> float:
@@ -36,12 +38,12 @@ class Certificate:
         return float((self.upper - self.lower).max(initial=0.0))
 
 
-def certify(lower: np.ndarray, upper: np.ndarray) -> Certificate:
+def certify(lower: np.ndarray, upper: np.ndarray, inexact: bool) -> Certificate:
     """Witnesses in long double, split without error."""
     low, high = lower.astype(float), upper.astype(float)
     low = np.where(low > lower, np.nextafter(low, -np.inf), low)
     high = np.where(high < upper, np.nextafter(high, np.inf), high)
-    return Certificate(low, (lower - low).astype(float), high, (upper - high).astype(float))
+    return Certificate(low, (lower - low).astype(float), high, (upper - high).astype(float), inexact)
 
 
 def proves_upper(world: Enclosure, witness: np.ndarray, inexact: bool = False) -> bool:

@@ -64,7 +64,7 @@ class Enclosure:
         gain, error = self.choices(value, slice(b, mdp.branch_offset[d]), rows, value[own], inexact)
         live = np.flatnonzero(np.diff(mdp.choice_offset[first : last + 1])) + first
         heads = mdp.choice_offset[live] - c
-        low[live], high[live] = self.states(gain, error, self.prior[c:d], heads, d - c)
+        low[live], high[live] = self.states(gain, error, self.prior[c:d], np.append(heads, d - c), inexact)
 
     def choices(
         self, value: np.ndarray, branches: slice, rows: np.ndarray, own: np.ndarray, inexact: bool
@@ -82,45 +82,63 @@ class Enclosure:
         x = step + r
         slip = EPS * (np.abs(step) + np.abs(x) + (np.abs(arriving) if gamma != 1 else 0))
         if inexact:
-            slip = slip + HALF_ULP * (2 * np.abs(x) + np.abs(r) + 2 * np.abs(arriving))
+            slip = slip + HALF_ULP * (4 * np.abs(x) + np.abs(r) + 2 * np.abs(arriving))
         stray = np.abs(1 - weight) * np.abs(own) if inexact else 0
         if self.optimism == 0:
             gain = total(p * x) / weight
             error = (total(p * slip) + (count + 4) * EPS * total(p * np.abs(x))) / weight + stray
             return gain, np.where(gain > -np.inf, error, 0)
         theta = Wide(self.optimism) / Wide(self.temperature)
-        grown = np.exp(theta * x)
-        off = np.abs(theta) * slip + EPS * (2 * np.abs(theta * x) + ELEMENTARY)
-        if gamma != 1:
-            ending = theta * (r - v)
-            grown = gamma * grown + (1 - gamma) * np.exp(ending)
-            off = off + EPS * (4 * np.abs(ending) + ELEMENTARY) + (HALF_ULP / (1 - gamma) if inexact else 0)
         live = r > -np.inf
+        going, ending = theta * x, theta * (r - v)
+        most = np.where(live, going if gamma == 1 else np.maximum(going, ending), -np.inf)
+        top = np.maximum.reduceat(most, heads)
+        top = np.where(np.isfinite(top), top, 0)
+        shift = np.repeat(top, count)
+        grown = np.exp(going - shift)
+        off = np.abs(theta) * slip + EPS * (3 * np.abs(going) + 2 * np.abs(shift) + ELEMENTARY)
+        if gamma != 1:
+            grown = gamma * grown + (1 - gamma) * np.exp(ending - shift)
+            off = off + EPS * (4 * np.abs(ending) + ELEMENTARY) + (HALF_ULP / (1 - gamma) if inexact else 0)
         grown, off = np.where(live, grown, 0 if theta > 0 else np.inf), np.where(live, off, 0)
         mean = total(p * grown) / weight
-        gain = np.log(mean) / theta
+        gain = (top + np.log(mean)) / theta
         wrong = np.maximum.reduceat(off, heads) + (count + 5) * EPS
-        error = np.where(wrong < 0.01, 1.1 * wrong / np.abs(theta) + ELEMENTARY * EPS * np.abs(gain), np.nan) + stray
+        error = (
+            np.where(
+                wrong < 0.01,
+                1.1 * wrong / np.abs(theta) + ELEMENTARY * EPS * (np.abs(gain) + np.abs(top / theta)),
+                np.nan,
+            )
+            + stray
+        )
         sure = (mean == 0) | (np.logical_or.reduceat(~live, heads) & (theta < 0))  # Q is −inf, exactly
         return np.where(sure, -np.inf, gain), np.where(sure, 0, np.where(np.isfinite(mean), error, np.nan))
 
     def states(
-        self, gain: np.ndarray, error: np.ndarray, prior: np.ndarray, heads: np.ndarray, end: int
+        self, gain: np.ndarray, error: np.ndarray, prior: np.ndarray, offset: np.ndarray, inexact: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds on V − v from those on Q − v."""
+        """Bounds on V − v from those on Q − v. offset: where each state's choices start, and the end."""
+        heads, size = offset[:-1], np.diff(offset)
         allowed = prior > 0
         gain, error = np.where(allowed, gain, -np.inf), np.where(allowed, error, 0)
         if self.temperature == 0:
             return np.maximum.reduceat(gain - error, heads), np.maximum.reduceat(gain + error, heads)
         tau = Wide(self.temperature)
-        size = np.diff([*heads, end])
-        share = prior * np.exp(gain / tau)
-        off = np.where(gain > -np.inf, error / tau + EPS * (2 * np.abs(gain) / tau + ELEMENTARY + 2), 0)
+        top = np.maximum.reduceat(gain, heads)
+        below = (gain - np.repeat(top, size)) / tau  # shifted: an overflow would prove nothing
+        share = prior * np.exp(below)
+        off = error / tau + EPS * (3 * np.abs(below) + ELEMENTARY + 2)
+        if inexact:
+            off = off + HALF_ULP * (2 + np.abs(below))
+        off = np.where(gain > -np.inf, off, 0)
         total = np.add.reduceat(share, heads)
         wrong = np.add.reduceat(share * off, heads) + size * (EPS * total + TINY)
-        rise = tau * np.log(total)
+        rise = top + tau * np.log(total)
         relative = np.where(wrong < 0.01 * total, 1.1 * wrong / total, np.nan)
-        slip = tau * (relative + ELEMENTARY * EPS) + EPS * np.abs(rise)
+        slip = tau * (relative + ELEMENTARY * EPS * np.abs(np.log(total))) + EPS * (np.abs(rise) + np.abs(top))
+        if inexact:
+            slip = slip + HALF_ULP * np.abs(rise - top)
         return rise - slip, rise + slip
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from nearopt.checks import check_model, number
-from nearopt.mdp.errors import HorizonError, ImproperError, PolicyError, TemperatureError, UndecidedError
+from nearopt.checks import check_horizon, check_model, number
+from nearopt.mdp.errors import ImproperError, PolicyError, TemperatureError, UndecidedError
 from nearopt.mdp.model import MDP
 from nearopt.mdp.validate import real_array
 from nearopt.planning.classes import reachable, some
@@ -68,13 +68,11 @@ def evaluate(mdp: MDP, policy: Any, *, horizon: int | None = None) -> Evaluation
     (-2.71, 0.0, 2.71)
     """
     check_model(mdp)
-    whole = isinstance(horizon, (int, np.integer)) and not isinstance(horizon, bool)
-    if horizon is not None and (not whole or horizon < 1):
-        raise HorizonError(f"the horizon is {horizon!r}", "give a whole number of decisions, at least 1, or None")
+    horizon = None if horizon is None else check_horizon(horizon)
     policy = check_policy(mdp, policy, horizon)
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.where(policy > 0, policy * np.log(policy), 0.0).sum(-1)
-    parts = over_time(mdp, policy, entropy, int(horizon)) if horizon else for_ever(mdp, policy, entropy)
+    parts = over_time(mdp, policy, entropy, horizon) if horizon else for_ever(mdp, policy, entropy)
     return Evaluation(mdp, policy, horizon, *parts)
 
 
@@ -102,8 +100,11 @@ def check_policy(mdp: MDP, policy: Any, horizon: int | None) -> np.ndarray:
     total = policy.sum(-1, keepdims=True)
     off = (np.abs(total - 1) > SUM)[..., 0] & ~mdp.terminal
     if off.any():
-        *_, state = np.argwhere(off)[0].tolist()
-        raise PolicyError(f"{mdp.describe(state)}: the probabilities sum to {total[..., 0][off][0]:g}", "divide by it")
+        *time, state = np.argwhere(off)[0].tolist()
+        step = f"step {time[0]}, " if time else ""
+        raise PolicyError(
+            f"{step}{mdp.describe(state)}: the probabilities sum to {total[..., 0][off][0]:g}", "divide by it"
+        )
     return policy / np.where(total > 0, total, 1)
 
 

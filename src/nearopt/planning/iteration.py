@@ -120,7 +120,7 @@ def by_sweeps(problem: Problem, value: np.ndarray, target: float, work: Work, mo
             earlier = residual
             watch = 2 * done if count > 1 else done + max(1, min(done, 100))
         best, since = (residual, 0) if residual < best else (best, since + count)
-        if residual <= target or done >= most or (residual <= noise(size) and since >= 2 * BATCH):
+        if residual <= target or done >= most or (residual <= noise(problem, size) and since >= 2 * BATCH):
             return reached(problem, np.asarray(v), work)
 
 
@@ -140,7 +140,7 @@ def by_newton(problem: Problem, value: np.ndarray, target: float, work: Work, ac
             raise DivergingError
         work.tell(f"step {work.steps}, {work.passes:,} passes, residual {residual:.3g}")
         best, since = (residual, 0) if residual < 0.5 * best else (best, since + 1)
-        if residual <= target or since >= (PATIENCE if residual > noise(size) else 2):
+        if residual <= target or since >= (PATIENCE if residual > noise(problem, size) else 2):
             return at
         work.steps += 1
         worth = min(ROUGH, (residual / before.residual) ** 2) if before else ROUGH  # Eisenstat & Walker (1996)
@@ -153,7 +153,7 @@ def by_newton(problem: Problem, value: np.ndarray, target: float, work: Work, ac
             value, before = by_sweeps(problem, at.value, target, work, work.passes - passes).value, None
             continue
         value, before = at.value + direction, at
-        if convex and at.rise.min() >= -noise(size):
+        if convex and at.rise.min() >= -noise(problem, size):
             value = np.maximum(value, at.value + at.rise)
 
 
@@ -172,6 +172,6 @@ def reached(problem: Problem, value: np.ndarray, work: Work) -> Reached:
     return Reached(value, np.asarray(rise), Kernel(problem.blocks, weights))
 
 
-def noise(size: float) -> float:
+def noise(problem: Problem, size: float) -> float:
     """What rounding leaves of BV − V at values of this size."""
-    return 16 * float(np.finfo(float).eps) * max(size, 1e-290)
+    return 16 * float(np.finfo(float).eps) * (max(size, 1e-290) + float(problem.temperature))

@@ -146,5 +146,5 @@ def explain_divergence(graph: Graph, problem: Problem, public: np.ndarray) -> No
     raise UndecidedError(
         f"after {done:,} sweeps the value of {some(graph.mdp, worst)} still changes by "
         f"{np.abs(np.asarray(rise)).max():.3g} a sweep, and no finite bounds could be proved",
-        "its value is infinite or close to it: set a discount below 1, or a lower temperature",
+        "it is infinite or close to it, or rewards cancel around a cycle: set a discount below 1, or lower rewards",
     )

@@ -8,7 +8,6 @@ True
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -18,24 +17,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nearopt.checks import check_dials, check_model, check_prior, number
-from nearopt.mdp.errors import ImproperError, MethodError, RoundingFloorError, ToleranceError
+from nearopt.mdp.errors import ImproperError, MethodError, RoundingFloorError, StateRangeError, ToleranceError
 from nearopt.mdp.model import MDP
-from nearopt.planning.bracket import Task, Witnesses, approach, bracket, lower_through_loops, unproved, witness
-from nearopt.planning.certificate import Certificate, certify, proves_upper
-from nearopt.planning.classes import Graph, build_graph, free
-from nearopt.planning.enclosure import Enclosure, choice_prior
-from nearopt.planning.iteration import EXACT, DivergingError, Iterate, by_newton, by_sweeps
+from nearopt.planning.bounds import METHODS, certified
+from nearopt.planning.certificate import Certificate
+from nearopt.planning.enclosure import choice_prior
 from nearopt.planning.linear import Work
-from nearopt.planning.proper import towards_the_end, worth
-from nearopt.planning.quotient import Quotient, fold_loops, without_choices
-from nearopt.planning.refusals import check_ends, check_hope, check_rewarding_loops, explain_divergence, growth_watch
 from nearopt.problem import Problem, make_problem
-
-METHODS: dict[str, Iterate] = {
-    "auto": by_newton,
-    "policy_iteration": partial(by_newton, accuracy=EXACT),
-    "value_iteration": by_sweeps,
-}
 
 
 def solve(
@@ -70,7 +58,7 @@ def solve(
     tol = number(tol, ToleranceError, "tolerance")
     if tol <= 0:
         raise ToleranceError(f"the tolerance is {tol:g}", "give a number above 0, in units of value")
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise MethodError(f"there is no method {method!r}", f"give one of {', '.join(map(repr, METHODS))}")
     work = Work() if tell is None else Work(tell=tell)
     with jax.enable_x64(True):
@@ -103,7 +91,8 @@ class Solution:
     """The answer of `solve`. value, lower, upper (S,); q, policy (S, A); lower ≤ V ≤ upper is proved.
 
     q is −inf and policy 0 where an action is not available. passes: over the transitions, of any kind (a factorisation
-    counts as one). steps: Newton steps. converged: upper − lower ≤ tol everywhere.
+    counts as one). steps: Newton steps. converged: upper − lower ≤ tol everywhere. `certificate.inexact` tells whether
+    the bounds hold for every model whose numbers round to this one's, or for its rows divided by their sums.
     """
 
     mdp: MDP
@@ -145,7 +134,7 @@ class Solution:
         For hard control (τ = 0) in a deterministic world; of tied actions the first that leads on. It ends in a
         terminal state, or where it would come back to a state it has seen.
 
-        Raises `ImproperError` where a best action has several outcomes.
+        Raises `ImproperError` where a best action has several outcomes, and `StateRangeError`.
 
         >>> import nearopt as no
         >>> states, actions = no.solve(no.MDP.from_grid("S..G"), temperature=0).path()
@@ -153,7 +142,10 @@ class Solution:
         ([0, 1, 2, 3], [1, 1, 1])
         """
         mdp = self.mdp
-        state = int(np.argmax(mdp.initial)) if start is None else int(start)
+        state = int(np.argmax(mdp.initial)) if start is None else start
+        if isinstance(state, bool) or not isinstance(state, (int, np.integer)) or not 0 <= state < mdp.num_states:
+            raise StateRangeError(f"the first state is {start!r}", f"give a number from 0 to {mdp.num_states - 1}")
+        state = int(state)
         states, actions, seen = [state], [], {state}
         while not mdp.terminal[state] and len(actions) < limit:
             best = np.flatnonzero(self.policy[state] >= self.policy[state].max())
@@ -178,87 +170,3 @@ class Solution:
                 "use the policy, or sample from nearopt.infer(mdp, horizon, temperature=0, optimism=0)",
             )
         return int(targets[0])
-
-
-def certified(mdp: MDP, prior: np.ndarray, dials: tuple, tol: float, method: str, work: Work) -> Certificate:
-    """The certificate of the whole model. prior: (C,); dials: τ, κ, log prior."""
-    temperature, optimism, log_prior = dials
-    graph = build_graph(mdp, prior, optimism)
-    check_hope(graph)
-    core = mdp
-    if mdp.discount == 1:
-        rest = check_ends(graph, prior, temperature)
-        if rest.any():  # their value is 0, as if they were terminal
-            core = without_choices(mdp, rest)
-            prior = prior[~rest[mdp.choice_state]]
-            graph = build_graph(core, prior, optimism)
-    problem = make_problem(core, None, None, temperature, optimism, log_prior)
-    task = Task(Enclosure(core, prior, temperature, optimism), problem, METHODS[method], work)
-    try:
-        aim = min(tol, scale(core, temperature))
-        found = certify(*core_bounds(graph, task, aim))
-        while found.width > tol:  # choices nearly tied that take longer than the best, or rounding
-            aim *= 0.8 * tol / found.width
-            closer = certify(*core_bounds(graph, task, aim))
-            if not closer.width < 0.9 * found.width:
-                break
-            found = closer
-    except DivergingError:
-        explain_divergence(graph, problem, np.asarray(problem.blocks.rank))
-        raise
-    return found
-
-
-def scale(mdp: MDP, temperature: float) -> float:
-    """What a single decision is about; bounds further apart than that would prove nothing cheaper."""
-    finite = np.abs(mdp.branch_reward[np.isfinite(mdp.branch_reward)])
-    return max(temperature, float(finite.max(initial=0.0))) or 1.0
-
-
-def core_bounds(graph: Graph, task: Task, tol: float) -> Witnesses:
-    """The witnesses where every state decides or is terminal."""
-    mdp = graph.mdp
-    if task.contracts:
-        return bracket(task, np.zeros(task.problem.blocks.size), tol)
-    if mdp.discount == 1 and task.world.temperature == 0:
-        loops = graph.end_components(free(graph))
-        if (loops >= 0).any():
-            return through_loops(graph, task, loops, tol)
-    watch = growth_watch(graph, task.problem, np.asarray(task.problem.blocks.rank))
-    watch(np.zeros(task.problem.blocks.size))
-    task.work.watch = watch
-    return bracket(task, proper_start(graph, task), tol)
-
-
-def through_loops(graph: Graph, task: Task, loops: np.ndarray, tol: float) -> Witnesses:
-    """Hard control where one may circle for nothing: the upper bound with those loops folded."""
-    mdp = graph.mdp
-    if (mdp.branch_reward >= 0).all():
-        loops = graph.end_components(graph.choice)
-        check_rewarding_loops(graph, loops)
-    folded: Quotient = fold_loops(graph, loops)
-    inner = make_problem(folded.mdp, None, None, 0.0, 0.0)
-    world = Enclosure(folded.mdp, choice_prior(folded.mdp, None), 0.0, 0.0)
-    small = Task(world, inner, task.iterate, task.work)
-    at, h, delta = approach(small, np.zeros(inner.blocks.size), tol)
-    upper = None
-    while upper is None and delta < 1:
-        upper = witness(small, small.public(at.value) + delta * h, delta, 1, False)
-        delta *= 2
-    if upper is None or not proves_upper(task.world, upper[folded.state]):
-        raise unproved(task, small.public(at.value)[folded.state])
-    upper = np.where(mdp.terminal, 0, upper[folded.state])
-    return Witnesses(lower_through_loops(task, proper_start(graph, task), tol), upper)
-
-
-def proper_start(graph: Graph, task: Task) -> np.ndarray:
-    """At γ = 1 and κ = 0, the value of some policy that surely ends; else zeros. In block order.
-
-    From there Newton climbs: hard control's greedy policy for V = 0 may never end, nor may a soft one whose other
-    choices underflow.
-    """
-    mdp = graph.mdp
-    if mdp.discount < 1 or task.world.optimism != 0:
-        return np.zeros(task.problem.blocks.size)
-    log_prior = np.log(task.world.prior.astype(float), where=task.world.prior > 0, out=np.zeros(mdp.num_choices))
-    return task.block(worth(mdp, towards_the_end(graph), task.world.temperature * log_prior, task.work))

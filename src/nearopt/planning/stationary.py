@@ -19,11 +19,11 @@ from nearopt.planning.iteration import look
 from nearopt.planning.linear import product
 from nearopt.problem import Problem
 
-DENSE = 512  # states up to which linear systems are solved by elimination, which never stalls
+DENSE = 1024  # states up to which linear systems are solved by elimination, which never stalls
 STEPS = 60  # of Newton's method; from a V ≤ BV on it needs about ten
 STALL = 4  # steps without progress after which rounding is all that is left
 FOUND = 1e-9  # residual, relative to the largest value, up to which that is a solution
-ITERATIONS = 400  # of the Krylov method in one solve
+ITERATIONS = 20_000  # of the Krylov method in one solve, at most
 
 
 @eqx.filter_custom_jvp
@@ -65,6 +65,6 @@ def solve(problem: Problem, weights: Any, b: Float[Array, " n"], accuracy: float
     def inverse(apply: Callable, b: Float[Array, " n"]) -> Float[Array, " n"]:
         if b.shape[0] <= DENSE:
             return jnp.linalg.solve(jax.vmap(apply, in_axes=1, out_axes=1)(jnp.eye(b.shape[0])), b)
-        return bicgstab(apply, b, tol=accuracy, maxiter=ITERATIONS)[0]
+        return bicgstab(apply, b, tol=accuracy, maxiter=min(10 * b.shape[0], ITERATIONS))[0]
 
     return lax.custom_linear_solve(lambda x: x - product(problem.blocks, weights, x), b, inverse, inverse)
