@@ -75,7 +75,9 @@ def core_bounds(graph: Graph, task: Task, tol: float) -> Witnesses:
     task.work.watch = watch
     start = proper_start(graph, task)
     if task.by_sweeps:
-        check_patience(replace(task, iterate=by_newton), start)
+        newton = replace(task, iterate=by_newton, work=Work())
+        check_patience(newton, start)
+        task.work.passes += newton.work.passes
     return bracket(task, start, tol)
 
 
