@@ -1,5 +1,7 @@
 """`solve`: every way to the solution leads to the same one, its limits are right, and it does what it says."""
 
+from fractions import Fraction
+
 import jax
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from nearopt.mdp.errors import (
     OptimismError,
     PriorShapeError,
     RoundingFloorError,
+    StateRangeError,
     TemperatureError,
     ToleranceError,
 )
+from nearopt.planning.checker import check
 from nearopt.planning.linear import DIRECT
 
 S, A = 6, 3
@@ -175,6 +179,33 @@ def test_a_large_world_is_solved_matrix_free():
     assert newton.passes * 10 < sweeps.passes  # where living on pays: every state matters to every other
 
 
+def test_extreme_dials_neither_overflow_nor_go_on_for_ever():
+    """A tolerance far above the temperature; rewards far below it, whose rounding is the temperature's."""
+    maze = no.MDP.from_grid("S..G")
+    for optimism in (0.0, 1.0):
+        rough = no.solve(maze, temperature=1e-5, optimism=optimism, tol=0.1)
+        np.testing.assert_allclose(rough.value, [-3, -2, -1, 0], atol=0.1)
+        assert check(rough) == []
+    tiny = model(np.random.default_rng(12), 0.99, low=-3e-7, high=2e-7)
+    ways = [no.solve(tiny, temperature=1e6, prior="uniform", method=m) for m in ("auto", "value_iteration")]
+    np.testing.assert_allclose(ways[0].value, ways[1].value, atol=1e-8)
+    one = no.MDP.from_arrays(np.ones((1, 1, 1)), np.ones(1), discount=0.999)
+    assert abs(no.solve(one, method="value_iteration").value[0] - 1000) < 1e-8
+
+
+def test_bounds_hold_for_the_decimals_that_were_meant():
+    """0.1, 0.2, 0.7 and 0.99 are no float64 numbers; where the tolerance allows, their exact values are enclosed."""
+    p = [Fraction(1, 10), Fraction(2, 10), Fraction(7, 10)]
+    gamma, reward = Fraction(99, 100), [Fraction(3, 10), Fraction(-7, 10), Fraction(11, 10)]
+    mean = sum(a * b for a, b in zip(p, reward, strict=True))  # every state draws the next one alike
+    truth = [r + gamma * mean / (1 - gamma) for r in reward]
+    transition = np.broadcast_to([0.1, 0.2, 0.7], (3, 1, 3))
+    solution = no.solve(no.MDP.from_arrays(transition, np.array([0.3, -0.7, 1.1]), discount=0.99), tol=2e-11)
+    assert solution.certificate.inexact
+    for low, v, high in zip(solution.lower.tolist(), truth, solution.upper.tolist(), strict=True):
+        assert Fraction(low) <= v <= Fraction(high)
+
+
 # ---------------------------------------------------------------- bad input
 def test_mistakes_are_named():
     mdp = no.MDP.from_grid("S.G", discount=0.9)
@@ -182,6 +213,7 @@ def test_mistakes_are_named():
         (ToleranceError, dict(tol=0)),
         (ToleranceError, dict(tol="small")),
         (MethodError, dict(method="magic")),
+        (MethodError, dict(method=["auto"])),
         (TemperatureError, dict(temperature=-1)),
         (TemperatureError, dict(temperature="0.5")),
         (OptimismError, dict(temperature=0, optimism=1)),
@@ -189,6 +221,9 @@ def test_mistakes_are_named():
     ):
         with pytest.raises(error):
             no.solve(mdp, **how)
+    for start in (3, -1, 1.5, "S"):
+        with pytest.raises(StateRangeError, match="first state"):
+            no.solve(mdp, temperature=0).path(start)
 
 
 # ---------------------------------------------------------------- the functional layer
