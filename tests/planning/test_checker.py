@@ -316,7 +316,7 @@ def test_a_fixed_point_is_no_proof():
     assert check(good) == []
     for upper in (good.lower, good.upper, good.certificate.lower, good.certificate.upper, good.value):
         upper[0] = -1.0  # a fixed point too: to leave for −1 is as good as to stay for −1
-    assert check(good) == ["upper is not proved: it is not certain that it falls under a backup in state 0"]
+    assert check(good) == ["upper excludes 0, the value of resting, in state 0"]
 
 
 def test_what_is_earned_in_the_last_step_counts():

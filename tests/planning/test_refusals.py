@@ -7,6 +7,7 @@ import pytest
 
 import nearopt as no
 from nearopt.mdp.errors import DivergentError, ForbiddenStateError, ImproperError, UndecidedError
+from nearopt.planning.checker import check
 
 INF = np.inf
 
@@ -77,6 +78,11 @@ ACCEPTED = [  # neighbours of the above, each with its value in the first state
     ("a free loop, hard", world({"a": {0: GO, 1: [(1.0, "a", 0.0)]}}), {"temperature": 0}, [0.0]),
     ("a free loop before a reward, hard", world({"a": {0: [(1.0, "end", 2.0)], 1: [(1.0, "a", 0.0)]}}),
      {"temperature": 0}, [2.0]),
+    ("free to stay where nothing is to be gained, and a gain before a loss elsewhere, hard",
+     world({"b": {0: [(1.0, "b", 0.0)], 1: GO}, "c": {0: [(1.0, "d", 5.0)]}, "d": {0: [(1.0, "end", -10.0)]}}),
+     {"temperature": 0}, [0.0, -5.0, -10.0]),
+    ("a free loop before a large reward, hard", world({"a": {0: [(1.0, "end", 1e6)], 1: [(1.0, "a", 0.0)]}}),
+     {"temperature": 0, "tol": 1e5}, [1e6]),
     ("forbidden but avoidable", world({"a": {0: GO, 1: [(1.0, "b", -INF)]}, "b": {0: GO}}), {}, [-1.0, -1.0]),
     ("averse, but short", world({"a": {0: [(0.1, "a", -1.0), (0.9, "end", -1.0)]}}), {"optimism": -1},
      [-np.log(0.9 * np.e / (1 - 0.1 * np.e))]),
@@ -91,4 +97,5 @@ def test_accepted(mdp, how, truth, method):
     assert solution.converged
     if truth is not None:
         decides = np.flatnonzero(~mdp.terminal)
-        np.testing.assert_allclose(solution.value[decides], truth, atol=1e-8)
+        np.testing.assert_allclose(solution.value[decides], truth, atol=how.get("tol", 1e-8))
+    assert check(solution) == []

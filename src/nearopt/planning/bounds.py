@@ -7,7 +7,7 @@ import numpy as np
 
 from nearopt.mdp.errors import UndecidedError
 from nearopt.mdp.model import MDP
-from nearopt.planning.bracket import Task, Witnesses, approach, bracket, lower_through_loops, unproved, witness
+from nearopt.planning.bracket import COARSER, Task, Witnesses, approach, bracket, lower_through_loops, unproved, witness
 from nearopt.planning.certificate import Certificate, certify, proves_upper
 from nearopt.planning.classes import Graph, build_graph, free
 from nearopt.planning.enclosure import Enclosure, choice_prior
@@ -51,7 +51,6 @@ def certified(mdp: MDP, prior: np.ndarray, dials: tuple, tol: float, method: str
             found = closer
     except DivergingError:
         explain_divergence(graph, problem, np.asarray(problem.blocks.rank))
-        raise
     return found
 
 
@@ -108,8 +107,10 @@ def through_loops(graph: Graph, task: Task, loops: np.ndarray, tol: float) -> Wi
     small = Task(world, inner, task.iterate, task.work)
     at, h, delta = approach(small, np.zeros(inner.blocks.size), tol)
     upper = None
-    while upper is None and delta < 1:
+    for _ in range(COARSER):
         upper = witness(small, small.public(at.value) + delta * h, delta, 1, False)
+        if upper is not None:
+            break
         delta *= 2
     if upper is None or not proves_upper(task.world, upper[folded.state]):
         raise unproved(task, small.public(at.value)[folded.state])

@@ -126,7 +126,7 @@ def read(solution: Any) -> Model:
 def rest(mdp: MDP, weights: np.ndarray, norm: np.ndarray, hard: bool) -> np.ndarray:
     """Z: the largest set of states whose every choice is free and stays in Z or ends, so that B^k 0 = 0.
 
-    Under hard control without positive rewards one such choice is enough: nothing is better than 0.
+    Under hard control one such choice is enough where no positive reward can be reached: nothing is better than 0.
     """
     if mdp.discount < 1:
         return np.zeros(mdp.num_states, bool)
@@ -134,13 +134,25 @@ def rest(mdp: MDP, weights: np.ndarray, norm: np.ndarray, hard: bool) -> np.ndar
     free = live.copy()
     free[mdp.branch_choice[mdp.branch_reward != 0]] = False
     needed = np.maximum(np.bincount(state[live], minlength=mdp.num_states), 1)
-    if hard and (mdp.branch_reward <= 0).all():
-        needed[:] = 1
     total = np.bincount(state, weights, minlength=mdp.num_states) / norm
     count = np.where(hard | (abs(total - 1) <= NORMALISED), np.bincount(state[free], minlength=mdp.num_states), 0)
     inside = mdp.terminal | (count >= needed)
     order = np.argsort(mdp.next_state, kind="stable")  # branches by the state that they lead to
     start = np.searchsorted(mdp.next_state[order], np.arange(mdp.num_states + 1))
+    if hard:
+        played = live.copy()
+        played[mdp.branch_choice[mdp.branch_reward == -np.inf]] = False
+        gains = np.zeros(mdp.num_states, bool)
+        gains[state[mdp.branch_choice[played[mdp.branch_choice] & (mdp.branch_reward > 0)]]] = True
+        ahead = np.flatnonzero(gains).tolist()
+        while ahead:
+            t = ahead.pop()
+            sources = state[mdp.branch_choice[(b := order[start[t] : start[t + 1]])[played[mdp.branch_choice[b]]]]]
+            fresh = np.unique(sources[~gains[sources]])
+            gains[fresh] = True
+            ahead += fresh.tolist()
+        needed[~gains] = 1
+        inside = mdp.terminal | (count >= needed)
     outside = np.flatnonzero(~inside).tolist()
     while outside:
         t = outside.pop()

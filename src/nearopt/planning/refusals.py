@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import product
+from typing import NoReturn
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -129,7 +130,7 @@ def refusal(graph: Graph, states: np.ndarray, sign: int, rate: float) -> Diverge
     )
 
 
-def explain_divergence(graph: Graph, problem: Problem, public: np.ndarray) -> None:
+def explain_divergence(graph: Graph, problem: Problem, public: np.ndarray) -> NoReturn:
     """Raises the refusal of a problem whose iterates left every bound."""
     watch = growth_watch(graph, problem, public)
     value, rise, done, due = jnp.zeros(problem.blocks.size), jnp.zeros(problem.blocks.size), 0, 1
