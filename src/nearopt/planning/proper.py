@@ -4,6 +4,7 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 
+from nearopt.mdp.blocks import rows
 from nearopt.mdp.errors import ImproperError
 from nearopt.mdp.model import MDP
 from nearopt.planning.classes import Graph, some
@@ -44,12 +45,11 @@ def worth(mdp: MDP, choice: np.ndarray, bonus: np.ndarray, work: Work) -> np.nda
     """Expected sum of rewards and of `bonus` (C,) with one choice in each state; zeros where it cannot be solved."""
     deciding = np.flatnonzero(choice >= 0)
     chosen = choice[deciding]
-    count = np.diff(mdp.branch_offset)[chosen]
-    branches = np.repeat(mdp.branch_offset[chosen] - np.cumsum(count) + count, count) + np.arange(count.sum())
-    rows = np.repeat(deciding, count)
+    branches, row, _ = rows(mdp.branch_offset, chosen)
+    source = deciding[row]
     shape = (mdp.num_states, mdp.num_states)
-    table = Table(scipy.sparse.csr_array((mdp.probability[branches], (rows, mdp.next_state[branches])), shape=shape))
-    reward = np.bincount(rows, mdp.probability[branches] * mdp.branch_reward[branches], mdp.num_states).astype(float)
+    table = Table(scipy.sparse.csr_array((mdp.probability[branches], (source, mdp.next_state[branches])), shape=shape))
+    reward = np.bincount(source, mdp.probability[branches] * mdp.branch_reward[branches], mdp.num_states).astype(float)
     reward[deciding] += bonus[chosen]
     value = solve(table, reward, 1e-8, work)
     return value if np.isfinite(value).all() else np.zeros(mdp.num_states)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nearopt.mdp.blocks import rows
 from nearopt.mdp.model import MDP
 from nearopt.planning.classes import Graph
 
@@ -31,17 +32,15 @@ def fold_loops(graph: Graph, label: np.ndarray) -> Quotient:
     stays = graph.choice & (label[mdp.choice_state] >= 0)
     stays[mdp.branch_choice[label[graph.edges[0]] != label[mdp.next_state]]] = False
     kept = np.flatnonzero(graph.choice & ~stays)
-    count = np.diff(mdp.branch_offset)[kept]
-    branches = np.repeat(mdp.branch_offset[kept] - np.cumsum(count) + count, count) + np.arange(count.sum())
+    branches = rows(mdp.branch_offset, kept)[0]
 
     owner = np.append(state[mdp.choice_state[kept]], np.arange(num_classes))
-    count = np.append(count, np.ones(num_classes, int))
+    count = np.append(np.diff(mdp.branch_offset)[kept], np.ones(num_classes, int))
     probability = np.append(mdp.probability[branches], np.ones(num_classes))
     target = np.append(state[mdp.next_state[branches]], np.full(num_classes, size - 1))
     reward = np.append(mdp.branch_reward[branches], np.zeros(num_classes))
-    start = np.cumsum(count) - count
     order = np.argsort(owner, kind="stable")
-    place = np.repeat(start[order] - np.cumsum(count[order]) + count[order], count[order]) + np.arange(count.sum())
+    place = rows(np.append(0, np.cumsum(count)), order)[0]
     choices = np.bincount(owner, minlength=size)
     offset = np.append(0, np.cumsum(choices))
     initial = np.zeros(size)
