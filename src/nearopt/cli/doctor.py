@@ -16,9 +16,14 @@ from nearopt.mdp.errors import NearoptError
 
 REQUIRED = (
     *("jax", "jaxlib", "numpy", "scipy", "gymnasium", "equinox", "jaxtyping"),
-    *("optax", "safetensors", "tyro", "rich", "umbi", "pyamg"),
+    *("optax", "safetensors", "tyro", "rich", "umbi", "pyamg", "scikit-learn", "jinja2"),
 )
-OPTIONAL = {"matplotlib": 'draws pictures; pip install "nearopt[figures]"'}
+OPTIONAL = {
+    "matplotlib": 'draws pictures; pip install "nearopt[figures]"',
+    "numpyro": 'samples posteriors of fits; pip install "nearopt[nuts]"',
+    "pyarrow": 'reads Parquet; pip install "nearopt[parquet]"',
+    "minari": 'reads and writes Minari datasets; pip install "nearopt[minari]"',
+}
 OLD_PYTHON = "newer JAX, whose sums are right, needs Python 3.12"
 OLD_JAX = "jaxlib 0.10.2 sums wrongly under jit (jax #39103), 0.11.0 can hang (jax #39257); use jax 0.12 or newer"
 
