@@ -27,12 +27,13 @@ MAY_IMPORT = {
     "backup": ("mdp",),
     "checks": ("mdp",),
     "problem": ("backup", "mdp"),
+    "records": ("mdp",),
     "functional": ("backup", "checks", "inference.messages", "mdp", "planning", "problem"),
-    "inference": ("backup", "checks", "functional", "mdp", "problem"),
+    "inference": ("backup", "checks", "functional", "mdp", "problem", "records"),
     "planning": ("backup", "checks", "mdp", "problem"),
     "figures": ("mdp.errors",),  # it reads results by attribute, see figures/results.py
-    "cli": ("backup", "checks", "figures", "functional", "inference", "mdp", "planning"),
-    "": ("backup", "cli", "figures", "functional", "inference", "mdp", "planning"),  # __init__.py and __main__.py
+    "cli": ("backup", "checks", "figures", "functional", "inference", "mdp", "planning", "records"),
+    "": ("backup", "cli", "figures", "functional", "inference", "mdp", "planning", "records"),  # __init__, __main__
 }
 ONLY_IN = {"matplotlib": "figures", "mpl_toolkits": "figures", "tyro": "cli", "rich": "cli"}
 RUNS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "code"}

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nearopt import functional as functional
+    from nearopt.behaviour.estimator import BehaviourModel as BehaviourModel
     from nearopt.inference.ledger import Ledger as Ledger
     from nearopt.inference.ledger import ledger as ledger
     from nearopt.inference.posterior import Posterior as Posterior
     from nearopt.inference.posterior import infer as infer
-    from nearopt.inference.trajectories import Trajectories as Trajectories
     from nearopt.mdp.errors import NearoptError as NearoptError
     from nearopt.mdp.files import load as load
     from nearopt.mdp.model import MDP as MDP
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
     from nearopt.planning.evaluation import evaluate as evaluate
     from nearopt.planning.solve import Solution as Solution
     from nearopt.planning.solve import solve as solve
+    from nearopt.records.trajectories import Trajectories as Trajectories
 
 __version__ = "0.1.0"
 
 PUBLIC = {
+    "BehaviourModel": "nearopt.behaviour.estimator",
     "Evaluation": "nearopt.planning.evaluation",
     "Ledger": "nearopt.inference.ledger",
     "MDP": "nearopt.mdp.model",
     "NearoptError": "nearopt.mdp.errors",
     "Posterior": "nearopt.inference.posterior",
     "Solution": "nearopt.planning.solve",
-    "Trajectories": "nearopt.inference.trajectories",
+    "Trajectories": "nearopt.records.trajectories",
     "evaluate": "nearopt.planning.evaluation",
     "functional": "nearopt.functional",
     "infer": "nearopt.inference.posterior",

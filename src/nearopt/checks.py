@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from nearopt.mdp.errors import (
+    DiscountError,
     EmptyPriorError,
     FinalValueError,
     HorizonError,
@@ -56,6 +57,23 @@ def check_horizon(horizon: Any) -> int:
     if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
         raise HorizonError(f"the horizon is {horizon!r}", "give a whole number of decisions, at least 1")
     return int(horizon)
+
+
+def check_span(horizon: Any) -> int | str | None:
+    """What behaviour is explained with: None (infinite), a number of decisions, or "episode"."""
+    if horizon is None or isinstance(horizon, str) and horizon == "episode":
+        return horizon
+    if isinstance(horizon, str):
+        raise HorizonError(f"the horizon is {horizon!r}", 'give None (infinite), a number of decisions, or "episode"')
+    return check_horizon(horizon)
+
+
+def check_discount(discount: Any) -> float:
+    """0 ≤ γ ≤ 1."""
+    discount = number(discount, DiscountError, "discount")
+    if not 0 <= discount <= 1:
+        raise DiscountError(f"the discount is {discount:g}", "give a number from 0 to 1")
+    return discount
 
 
 def check_prior(mdp: MDP, horizon: int | None, prior: Any) -> np.ndarray | None:

@@ -15,7 +15,7 @@ The gradient of the log partition with respect to the reward is the visitation (
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -24,12 +24,17 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from nearopt.backup import Scalar, is_zero
-from nearopt.checks import check_dials, check_horizon, check_model
+from nearopt.behaviour.decisions import Decisions, collect, steps
+from nearopt.behaviour.likelihood import each, log_policy, with_discount
+from nearopt.checks import check_dials, check_discount, check_horizon, check_model, check_span
 from nearopt.inference.messages import backward, filtered, first_state, smoothed
 from nearopt.mdp.model import MDP
 from nearopt.planning.solve import choices
 from nearopt.planning.stationary import stationary
 from nearopt.problem import Problem, make_problem
+
+if TYPE_CHECKING:
+    from nearopt.records.trajectories import Trajectories
 
 
 class Inference(eqx.Module):
@@ -149,8 +154,57 @@ def solve(
 
 @eqx.filter_jit
 def settled(problem: Problem) -> Stationary:
-    value = problem.blocks.to_states(stationary(problem))
+    value = problem.blocks.to_states(stationary(problem, jnp.zeros(problem.blocks.size)))
     return Stationary(value, *choices(problem, value))
+
+
+def log_likelihood(
+    mdp: MDP,
+    trajectories: "Trajectories",
+    *,
+    horizon: int | str | None = None,
+    reward: ArrayLike | None = None,
+    temperature: Scalar = 1.0,
+    optimism: Scalar = 0.0,
+    discount: Scalar | None = None,
+    log_prior: ArrayLike | None = None,
+) -> Float[Array, " n"]:
+    """log p(actions | states) of each recorded trajectory, nats (n,); pure in everything but the model and the data.
+
+    horizon: None (infinite), a number of decisions, or "episode", each trajectory's own length. reward: as in `solve`,
+    with a finite horizon also (T, S, A) or (T, S, A, S). discount: γ instead of the model's own. log_prior: (S, A).
+    Decisions that were not recorded whole do not count. −inf where an action is not available; NaN where there is no
+    finite solution. Raises the errors of `infer`, and `TrajectoryLengthError`.
+
+    >>> import jax, numpy as np, nearopt as no
+    >>> mdp = no.MDP.from_grid("S..G")
+    >>> walk = no.Trajectories.from_arrays(state=[0, 1, 2, 3], action=[1, 1, 1])
+    >>> fit = lambda reward: no.functional.log_likelihood(mdp, walk, reward=reward, horizon=6).sum()
+    >>> bool(fit(mdp.reward) < fit(2 * mdp.reward)), jax.grad(fit)(mdp.reward).shape
+    (True, (4, 4))
+    """
+    check_model(mdp)
+    traced, limits = dials(temperature, optimism)
+    if not isinstance(discount, Tracer) and discount is not None:
+        limits["discount"] = check_discount(discount)
+        discount = None
+    traced |= {"reward": reward, "log_prior": log_prior} | ({} if discount is None else {"discount": discount})
+    horizon = check_span(horizon)
+    timed = jnp.ndim(reward) == 4 or jnp.shape(reward) == (steps(trajectories, horizon), mdp.num_states, mdp.num_actions)
+    decisions = collect(mdp, trajectories, horizon, timed)
+
+    def function(arguments: dict[str, Any]) -> Float[Array, " n"]:
+        given = arguments | limits
+        gamma = given.pop("discount", None)
+        problem = make_problem(mdp, steps(trajectories, horizon), **given)
+        return likelihoods(with_discount(problem, gamma), decisions)
+
+    return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
+
+
+@eqx.filter_jit
+def likelihoods(problem: Problem, decisions: Decisions) -> Float[Array, " n"]:
+    return each(log_policy(problem, decisions.cell, decisions.length, jnp.zeros(problem.blocks.size)).log_policy, decisions)
 
 
 def dials(temperature: Scalar, optimism: Scalar) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -103,8 +103,21 @@ def make_problem(
     final_value: Any = None,
 ) -> Problem:
     """The task in block order; horizon None: the same at every step, for ever. Call it under 64-bit JAX."""
-    shape = (mdp.num_states, mdp.num_actions)
-    rewards, timed_reward = reward_blocks(mdp, horizon, reward)
+    return pose(mdp.blocks, horizon, reward, temperature, optimism, log_prior, final_value)
+
+
+def pose(
+    blocks: Blocks,
+    horizon: int | None,
+    reward: Any = None,
+    temperature: Scalar = 1.0,
+    optimism: Scalar = 1.0,
+    log_prior: Any = None,
+    final_value: Any = None,
+) -> Problem:
+    """`make_problem` of a model that is already laid out."""
+    shape = blocks.slot.shape
+    rewards, timed_reward = reward_blocks(blocks, horizon, reward)
     timed_prior = horizon is not None and log_prior is not None and jnp.ndim(log_prior) == 3
     if log_prior is not None and jnp.shape(log_prior) != ((horizon, *shape) if timed_prior else shape):
         raise PriorShapeError(
@@ -115,10 +128,10 @@ def make_problem(
             f"final_value has shape {jnp.shape(final_value)}", f"give one number per state, {shape[:1]}"
         )
     return Problem(
-        blocks=mdp.blocks,
+        blocks=blocks,
         reward=rewards,
-        log_prior=prior_blocks(mdp, log_prior, timed_prior),
-        final_value=final_blocks(mdp, final_value),
+        log_prior=prior_blocks(blocks, log_prior, timed_prior),
+        final_value=final_blocks(blocks, final_value),
         temperature=0.0 if is_zero(temperature) else jnp.asarray(temperature, float),
         optimism=0.0 if is_zero(optimism) else jnp.asarray(optimism, float),
         timed_reward=timed_reward,
@@ -126,13 +139,13 @@ def make_problem(
     )
 
 
-def reward_blocks(mdp: MDP, horizon: int | None, reward: Any) -> tuple[tuple[Array, ...], bool]:
+def reward_blocks(layout: Blocks, horizon: int | None, reward: Any) -> tuple[tuple[Array, ...], bool]:
     """The reward per block and whether it varies over time."""
-    blocks = mdp.blocks.blocks
+    blocks = layout.blocks
     if reward is None:
         return tuple(b.reward for b in blocks), False
     reward = jnp.asarray(reward, float)
-    states, actions = mdp.num_states, mdp.num_actions
+    states, actions = layout.slot.shape
     branch, timed = (states, actions, states), (horizon, states, actions)
     if reward.shape == branch == timed:
         raise AmbiguousRewardError(
@@ -140,9 +153,9 @@ def reward_blocks(mdp: MDP, horizon: int | None, reward: Any) -> tuple[tuple[Arr
         )
     if reward.shape == (states,):
         reward = jnp.broadcast_to(reward[:, None], (states, actions))
-    per_choice = lambda r: tuple(x[None] for x in mdp.blocks.from_actions(r))
+    per_choice = lambda r: tuple(x[None] for x in layout.from_actions(r))
     per_branch = lambda r: tuple(r[b.state, b.action, public[b.next_state]] for b in blocks)
-    public = jnp.zeros(mdp.blocks.size, int).at[mdp.blocks.rank].set(jnp.arange(states))
+    public = jnp.zeros(layout.size, int).at[layout.rank].set(jnp.arange(states))
     readers = {
         (states, actions): (per_choice, False),
         timed: (jax.vmap(per_choice), True),
@@ -158,20 +171,21 @@ def reward_blocks(mdp: MDP, horizon: int | None, reward: Any) -> tuple[tuple[Arr
     return read(reward), is_timed
 
 
-def prior_blocks(mdp: MDP, log_prior: Any, timed: bool) -> tuple[Array, ...]:
+def prior_blocks(layout: Blocks, log_prior: Any, timed: bool) -> tuple[Array, ...]:
     """log p(a|s) per block: 0 for the flat prior, −inf where there is no choice."""
-    blocks = mdp.blocks.blocks
+    blocks = layout.blocks
     flat = tuple(jnp.where(b.available, 0.0, -jnp.inf).astype(float) for b in blocks)
     if log_prior is None:
         return flat
     read = lambda p: tuple(
-        jnp.where(b.available, x, -jnp.inf) for b, x in zip(blocks, mdp.blocks.from_actions(p), strict=True)
+        jnp.where(b.available, x, -jnp.inf) for b, x in zip(blocks, layout.from_actions(p), strict=True)
     )
     return (jax.vmap(read) if timed else read)(jnp.asarray(log_prior, float))
 
 
-def final_blocks(mdp: MDP, final_value: Any) -> Array:
+def final_blocks(layout: Blocks, final_value: Any) -> Array:
     """V_{T+1} in block order; 0 in terminal states."""
     if final_value is None:
-        return jnp.zeros(mdp.blocks.size)
-    return mdp.blocks.from_states(jnp.where(mdp.terminal, 0.0, jnp.asarray(final_value, float)))
+        return jnp.zeros(layout.size)
+    decides = jnp.concatenate([b.available.any(axis=0) for b in layout.blocks])
+    return jnp.where(decides, layout.from_states(jnp.asarray(final_value, float)), 0.0)

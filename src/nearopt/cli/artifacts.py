@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from nearopt.inference.ledger import Ledger
     from nearopt.inference.posterior import Posterior
-    from nearopt.inference.trajectories import Trajectories
     from nearopt.planning.solve import Solution
+    from nearopt.records.trajectories import Trajectories
 
 MOST_ENTRIES = 2**27  # of the policy, above which it is not saved: 1 GiB
 

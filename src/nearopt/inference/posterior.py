@@ -23,7 +23,7 @@ from nearopt.mdp.model import MDP
 from nearopt.problem import Problem, make_problem
 
 if TYPE_CHECKING:
-    from nearopt.inference.trajectories import Trajectories
+    from nearopt.records.trajectories import Trajectories
 
 
 def infer(
@@ -197,8 +197,9 @@ class Posterior:
         """(n,) log-probability of recorded trajectories under the same process; −inf where impossible.
 
         It is that of what is recorded: the first state, each action, each next state that is in the table, and having
-        gone on until there. Raises `TrajectoryLengthError`, `StateRangeError`, `ActionRangeError`, and
-        `TrajectoryEndError` for one that stops before the horizon neither in a terminal state nor by discount.
+        gone on until there. Raises `TrajectoryLengthError`, `StateRangeError`, `ActionRangeError`, `GapError` for one
+        that was not recorded throughout, and `TrajectoryEndError` for one that stops before the horizon neither in a
+        terminal state nor by discount.
         """
         from nearopt.inference.sampling import log_prob
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from nearopt.inference.posterior import Posterior
-from nearopt.inference.trajectories import Trajectories
 from nearopt.mdp.blocks import rows
 from nearopt.mdp.errors import (
     ActionRangeError,
+    GapError,
     ImpossibleEvidenceError,
     SampleSizeError,
     StateRangeError,
@@ -20,6 +20,7 @@ from nearopt.mdp.errors import (
     TrajectoryLengthError,
     TrajectoryShapeError,
 )
+from nearopt.records.trajectories import Trajectories
 
 
 def sample(post: Posterior, n: int, seed: int) -> Trajectories:
@@ -82,6 +83,9 @@ def log_prob(post: Posterior, trajectories: Trajectories) -> np.ndarray:
     mdp = post.mdp
     if not len(trajectories):
         return np.zeros(0)
+    if gap := trajectories.first_gap():
+        mend = "leave out what was not recorded throughout: trajectories[trajectories.complete]"
+        raise GapError(f"{gap}, and what was not recorded cannot be judged", mend)
     check_ranges(post, trajectories)
     check_ends(post, trajectories)
     out = log_first(post)[trajectories.state[:, 0]]

@@ -275,6 +275,47 @@ class TrajectoryEndError(NearoptError):
     """A trajectory that stops where the process goes on."""
 
 
+# ---------------------------------------------------------------- recorded behaviour
+class EmptyRecordsError(NearoptError):
+    """A table of recorded behaviour without rows, or with none that can be used."""
+
+
+class MissingColumnError(NearoptError):
+    """A table without a column that is asked for."""
+
+
+class ColumnError(NearoptError):
+    """A column that is no list of one value per row."""
+
+
+class LabelError(NearoptError):
+    """A row that does not tell its episode or subject, or one label for two episodes."""
+
+
+class RecordedTimeError(NearoptError):
+    """A recorded time that is no whole number, or does not increase within its episode."""
+
+
+class TimeSpanError(NearoptError):
+    """Recorded times that do not count decisions."""
+
+
+class RecordedNumberError(NearoptError):
+    """A recorded state or action that is neither a number from 0 nor a name of the model."""
+
+
+class GapError(NearoptError):
+    """Steps that were not recorded, where all are needed."""
+
+
+class MisfitError(NearoptError):
+    """Recorded behaviour that the model cannot have produced."""
+
+
+class DatasetError(NearoptError):
+    """A Minari dataset that does not hold numbered states and actions, or cannot be written."""
+
+
 # ---------------------------------------------------------------- planning
 class MethodError(NearoptError):
     """A method of solution that there is not."""
@@ -315,3 +356,32 @@ class ArgumentError(NearoptError):
 
 class MissingExtraError(NearoptError):
     """An optional library that is not installed."""
+
+
+# ---------------------------------------------------------------- explaining behaviour
+class RewardKindError(NearoptError):
+    """A family of rewards that does not exist, or that does not go with the horizon."""
+
+
+class FeatureError(NearoptError):
+    """Features whose shape fits no model."""
+
+
+class PenaltyError(NearoptError):
+    """l2 or smoothness that is no number of at least 0."""
+
+
+class NoDecisionsError(NearoptError):
+    """Trajectories without a single recorded decision."""
+
+
+class NoSolutionError(NearoptError):
+    """An agent without a finite value, where a fit would have to begin."""
+
+
+class KindError(NearoptError):
+    """A name of a method (of standard errors, intervals, baselines) that does not exist."""
+
+
+class GroupError(NearoptError):
+    """Too few groups of trajectories, or none, for what is asked of them."""

@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy.sparse.linalg import bicgstab
 from jaxtyping import Array, Float
@@ -21,18 +22,21 @@ from nearopt.problem import Problem
 
 DENSE = 1024  # states up to which linear systems are solved by elimination, which never stalls
 STEPS = 60  # of Newton's method; from a V ≤ BV on it needs about ten
-STALL = 4  # steps without progress after which rounding is all that is left
+STALL = 2  # steps without progress after which rounding is all that is left
+FLOOR = 4 * float(np.finfo(float).eps)  # a residual, relative to the largest value, that is rounding
 FOUND = 1e-9  # residual, relative to the largest value, up to which that is a solution
 ITERATIONS = 20_000  # of the Krylov method in one solve, at most
 
 
 @eqx.filter_custom_jvp
-def stationary(problem: Problem) -> Float[Array, " n"]:
-    """The solution of V = BV in block order; NaN where Newton's method finds none."""
+def stationary(problem: Problem, guess: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The solution of V = BV in block order, looked for from a guess; NaN where Newton's method finds none."""
 
     def go_on(state: tuple) -> Array:
-        _, _, _, since, count = state
-        return (since < STALL) & (count < STEPS)
+        _, best, chosen, since, count = state
+        size = jnp.abs(chosen).max()
+        stalled = (since >= STALL) & (best <= FOUND * jnp.maximum(1.0, size))
+        return (count < STEPS) & ~stalled & ~(best <= FLOOR * size)
 
     def step(state: tuple) -> tuple:
         value, best, chosen, since, count = state
@@ -43,16 +47,15 @@ def stationary(problem: Problem) -> Float[Array, " n"]:
         later = value + solve(problem, weights, rise, 1e-10)
         return later, jnp.minimum(best, residual), chosen, since, count + 1
 
-    start = jnp.zeros(problem.blocks.size)
-    first = (start, jnp.asarray(jnp.inf), start, jnp.asarray(0), jnp.asarray(0))
+    first = (guess, jnp.asarray(jnp.inf), guess, jnp.asarray(0), jnp.asarray(0))
     _, best, chosen, _, _ = lax.while_loop(go_on, step, first)
     return jnp.where(best <= FOUND * jnp.maximum(1.0, jnp.abs(chosen).max()), chosen, jnp.nan)
 
 
 @stationary.def_jvp
 def stationary_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (problem,), (change,) = primals, tangents
-    value = stationary(problem)
+    (problem, guess), (change, _) = primals, tangents
+    value = stationary(problem, guess)
     backup = lambda p: p.step(value, (None, None)).value
     push = eqx.filter_jvp(backup, (problem,), (change,))[1]
     weights = look(problem, value).weights

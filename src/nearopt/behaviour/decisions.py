@@ -1,0 +1,137 @@
+"""What the likelihood needs of a table of behaviour: which decisions, at which step, how often."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import equinox as eqx
+import numpy as np
+
+from nearopt.mdp.blocks import Blocks, power_of_two, rows
+from nearopt.mdp.errors import TrajectoryLengthError
+from nearopt.mdp.model import MDP
+
+if TYPE_CHECKING:
+    from nearopt.records.trajectories import Trajectories
+
+Horizon = int | str | None  # None: infinite; a number of decisions; "episode": each trajectory's own length
+
+
+class Decisions(eqx.Module):
+    """The recorded decisions of n trajectories, equal ones counted together; those not recorded whole are left out.
+
+    `cell` lists the distinct choices of every step (by their place in block order, rows filled up), and a
+    trajectory's entries say which cells it holds, how often. An infinite horizon is a single step. Group g has a
+    horizon of `length[g]` steps: there is one group, or one for every length where rewards vary over time.
+    """
+
+    cell: np.ndarray  # (G, T, D)
+    length: np.ndarray | None  # (G,); None: infinite horizon
+    row: np.ndarray  # (E,) which trajectory
+    place: np.ndarray  # (E,) which cell, in the flattened order
+    count: np.ndarray  # (E,) how often
+    num_trajectories: int = eqx.field(static=True)
+
+    @property
+    def total(self) -> int:
+        """The number of decisions."""
+        return int(self.count.sum())
+
+    def pooled(self, weight: np.ndarray | None = None) -> np.ndarray:
+        """(G, T, D) how often each cell occurs, trajectory i counted weight[i] times."""
+        count = self.count if weight is None else self.count * weight[self.row]
+        return np.bincount(self.place, count, self.cell.size).astype(float).reshape(self.cell.shape)
+
+    def each(self, logs: Any) -> np.ndarray:
+        """(n,) the log-likelihood of every trajectory, from those of the cells."""
+        terms = self.count * np.asarray(logs).reshape(-1)[self.place]
+        return np.bincount(self.row, terms, self.num_trajectories)
+
+
+def steps(trajectories: "Trajectories", horizon: Horizon) -> int | None:
+    """The number of steps of a finite horizon, None for the infinite one."""
+    return int(trajectories.length.max(initial=1)) if isinstance(horizon, str) else horizon
+
+
+def collect(mdp: MDP, trajectories: "Trajectories", horizon: Horizon, timed: bool) -> Decisions:
+    """The decisions of some trajectories; timed: the reward varies over time.
+
+    Raises `TrajectoryLengthError` where a trajectory is longer than the horizon.
+    """
+    state, action, length = trajectories.state[:, :-1], trajectories.action, np.maximum(trajectories.length, 1)
+    row, t = np.nonzero((action >= 0) & (state >= 0))
+    choice = np.asarray(mdp.blocks.slot)[state[row, t], action[row, t]].astype(np.int64)
+    longest = int(length.max(initial=1))
+    if isinstance(horizon, int) and longest > horizon:
+        i = int(np.argmax(length))
+        mend = 'set a longer horizon, or horizon="episode"'
+        raise TrajectoryLengthError(f"trajectory {i} has {longest} decisions, the horizon is {horizon}", mend)
+    group, span = np.zeros_like(row), steps(trajectories, horizon) or 1
+    lengths = np.array([span])
+    if horizon is None:
+        t = np.zeros_like(t)
+    elif isinstance(horizon, str) and timed:
+        lengths, group = np.unique(length, return_inverse=True)
+        group = group[row]
+    elif isinstance(horizon, str):
+        t = t + longest - length[row]  # what matters is how many decisions are left
+
+    key, which = np.unique((group * span + t) * (num_choices(mdp.blocks) + 1) + choice, return_inverse=True)
+    cell, place = by_step(key // (num_choices(mdp.blocks) + 1), key % (num_choices(mdp.blocks) + 1), len(lengths), span)
+    pair, count = np.unique(row * cell.size + place[which], return_counts=True)
+    return Decisions(
+        cell,
+        None if horizon is None else lengths,
+        (pair // cell.size).astype(np.int32),
+        (pair % cell.size).astype(np.int32),
+        count.astype(float),
+        len(trajectories),
+    )
+
+
+def by_step(step: np.ndarray, choice: np.ndarray, groups: int, span: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choices sorted by step as (G, T, D), rows filled up with choice 0, and where in it each of them stands."""
+    start = np.searchsorted(step, np.arange(groups * span))
+    column = np.arange(len(step)) - start[step]
+    width = power_of_two(int(column.max(initial=0)) + 1)
+    cell = np.zeros((groups * span, width), np.int32)
+    cell[step, column] = choice
+    return cell.reshape(groups, span, width), step * width + column
+
+
+def num_choices(blocks: Blocks) -> int:
+    """Places for choices in block order; the number itself stands for an action that is not available."""
+    return sum(b.action.size for b in blocks.blocks)
+
+
+class Visits(NamedTuple):
+    """Every action of every recorded state: cells like those of `Decisions`, and how often their state was visited."""
+
+    cell: np.ndarray  # (G, T, D)
+    count: np.ndarray  # (G, T, D)
+    state: np.ndarray  # (E,) block order; that of the entries that are not filled up, with
+    place: np.ndarray  # (E,) where these stand
+
+
+def visits(blocks: Blocks, decisions: Decisions) -> Visits:
+    """The states of some decisions with all that could have been done there."""
+    owner, available, start = [], [], 0
+    for block in blocks.blocks:
+        size = block.state.shape[0]
+        owner.append(np.tile(np.arange(start, start + size), block.action.shape[0]))
+        available.append(np.asarray(block.available).reshape(-1))
+        start += size
+    owner, available = np.concatenate(owner), np.concatenate(available)
+    choices = np.flatnonzero(available)
+    choices = choices[np.argsort(owner[choices], kind="stable")]
+    offset = np.searchsorted(owner[choices], np.arange(start + 1))
+
+    groups, span, width = decisions.cell.shape
+    pooled = decisions.pooled().reshape(-1)
+    used = np.flatnonzero((pooled > 0) & (decisions.cell.reshape(-1) < len(owner)))
+    state = owner[decisions.cell.reshape(-1)[used]]
+    key, which = np.unique(used // width * start + state, return_inverse=True)
+    count = np.bincount(which, pooled[used])
+    item, row, _ = rows(offset, key % start)
+    cell, place = by_step((key // start)[row], choices[item], groups, span)
+    counts = np.zeros(cell.size)
+    counts[place] = count[row]
+    return Visits(cell, counts.reshape(cell.shape), (key % start)[row], place)

@@ -1,0 +1,137 @@
+"""The best member of a family: SciPy's optimisers on exact derivatives.
+
+    maximise  (1/N) Σ log π(a|s) − l2 ‖c‖² − smoothness Σ (c_i − c_j)²        N decisions
+
+Few parameters: trust region with the exact Hessian (Moré & Sorensen 1983). Many: L-BFGS (Byrd et al. 1995). Where an
+agent has no finite value (NaN) the objective is −inf, from which both step back.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jaxtyping import Array, Float
+
+from nearopt.behaviour.decisions import Decisions
+from nearopt.behaviour.family import Family
+from nearopt.behaviour.likelihood import log_policy, total
+from nearopt.mdp.errors import NoSolutionError
+
+FEW = 120  # parameters up to which exact Hessians are worth their price
+STILL = 1e-6  # a gradient, in nats per decision, below which there is nothing left to climb
+FINISHED = 1e-9  # what the optimisers are asked for
+MOST = 3000  # iterations
+POLISH = 4  # Newton steps at the end
+
+
+class Data(NamedTuple):
+    """Cells and how often each occurs; `Decisions.cell`, `length` and `pooled`."""
+
+    cell: Any
+    length: Any
+    count: Any
+
+
+class Penalties(NamedTuple):
+    l2: Array
+    smoothness: Array
+
+
+def objective(
+    theta: Float[Array, " Q"], family: Family, data: Data, penalties: Penalties, guess: Float[Array, " n"]
+) -> tuple[Float[Array, ""], Float[Array, " n"]]:
+    """What is minimised, minus the mean log-likelihood per decision plus the penalties; and the agent's V."""
+    logs, value = log_policy(family.problem(theta), data.cell, data.length, guess)
+    likelihood = total(logs, data.count) / jnp.sum(data.count)
+    return family.reward.penalty(theta[: family.reward.size], *penalties) - likelihood, value
+
+
+value_and_gradient = eqx.filter_jit(jax.value_and_grad(objective, has_aux=True))
+hessian = eqx.filter_jit(jax.hessian(objective, has_aux=True))
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Where an optimiser stopped, and why."""
+
+    theta: np.ndarray
+    value: float
+    gradient: float  # the largest component
+    iterations: int
+    converged: bool
+    cause: str = ""  # in words, where it has not converged
+
+
+def data_of(decisions: Decisions, weight: np.ndarray | None = None) -> Data:
+    return Data(decisions.cell, decisions.length, decisions.pooled(weight))
+
+
+def optimise(
+    family: Family, data: Data, penalties: Penalties, start: np.ndarray, free: np.ndarray | None = None
+) -> Optimum:
+    """The optimum from `start` on, over the parameters where `free` (all); call it under 64-bit JAX.
+
+    Raises `NoSolutionError` where the agent at the start has no finite value.
+    """
+    free = np.ones(len(start), bool) if free is None else free
+    whole, guess = np.array(start, float), jnp.zeros(family.blocks.size)
+
+    def place(part: np.ndarray) -> np.ndarray:
+        theta = whole.copy()
+        theta[free] = part
+        return theta
+
+    def value(part: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal guess
+        (f, found), g = value_and_gradient(jnp.asarray(place(part)), family, data, penalties, guess)
+        f, g = float(f), np.asarray(g)[free]
+        if not (np.isfinite(f) and np.isfinite(g).all()):
+            return np.inf, np.zeros_like(part)
+        guess = found
+        return f, g
+
+    def curvature(part: np.ndarray) -> np.ndarray:
+        return np.asarray(hessian(jnp.asarray(place(part)), family, data, penalties, guess)[0])[np.ix_(free, free)]
+
+    first, slope = value(whole[free])
+    if not np.isfinite(first):
+        raise NoSolutionError(
+            "the agent at the start of the fit has no finite value", "set a discount below 1, or a finite horizon"
+        )
+    if not free.any():
+        return Optimum(whole, first, 0.0, 0, True)
+    if free.sum() <= FEW:
+        options = dict(gtol=FINISHED, maxiter=MOST)
+        out = scipy.optimize.minimize(value, whole[free], jac=True, hess=curvature, method="trust-exact", options=options)
+        part = polish(value, curvature, out.x)
+    else:
+        options = dict(gtol=FINISHED, ftol=1e-15, maxiter=MOST, maxfun=2 * MOST, maxcor=30)
+        out = scipy.optimize.minimize(value, whole[free], jac=True, method="L-BFGS-B", options=options)
+        part = out.x
+    f, g = value(part)
+    theta, steepest = place(part), float(np.abs(g).max())
+    cause = "" if steepest <= STILL else why(out, steepest)
+    return Optimum(theta, f, steepest, int(out.nit), not cause, cause)
+
+
+def polish(value: Any, curvature: Any, part: np.ndarray) -> np.ndarray:
+    """Newton steps for as long as they flatten the gradient: the last digits, where differences of f are rounding."""
+    steepest = np.abs(value(part)[1]).max()
+    for _ in range(POLISH):
+        step = np.linalg.lstsq(curvature(part), value(part)[1], rcond=1e-12)[0]
+        f, g = value(part - step)
+        if not np.isfinite(f) or not np.abs(g).max() < 0.5 * steepest:
+            break
+        part, steepest = part - step, np.abs(g).max()
+    return part
+
+
+def why(out: Any, steepest: float) -> str:
+    """Why an optimiser stopped short."""
+    if out.nit >= MOST:
+        return f"{out.nit:,} iterations were not enough: the gradient is still {steepest:.2g} nats per decision"
+    return f"no step improves the fit though the gradient is {steepest:.2g} nats per decision ({out.message})"

@@ -1,0 +1,174 @@
+"""How well the data pin the parameters: three covariances, by name.
+
+    hessian    H⁻¹              curvature of the objective (observed information)
+    opg        (Σ g gᵀ + Λ)⁻¹   outer product of the scores g; of decisions, or of episodes or subjects as wholes
+    sandwich   H⁻¹ (Σ g gᵀ) H⁻¹ right also where decisions are not independent given the model (Huber 1967)
+
+H = N · the Hessian of what `optimise` minimises, Λ that of the penalties alone: with penalties these are Laplace
+approximations to a posterior whose prior they are. Directions in which H is flat have infinite variance.
+
+Above `MANY` parameters H is replaced by the Fisher information of the recorded states plus Λ, and inverted by
+Woodbury's formula in the dimension of the data.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import scipy.sparse.csgraph
+import scipy.sparse.linalg
+from jaxtyping import Array, Float
+
+from nearopt.behaviour.decisions import Decisions, visits
+from nearopt.behaviour.family import Family, explain
+from nearopt.behaviour.optimise import Data, Penalties, data_of, hessian
+from nearopt.mdp.errors import KindError, PenaltyError
+
+KINDS = ("hessian", "opg", "sandwich")
+MANY = 1500
+FLAT = 1e-9  # an eigenvalue, relative to the diagonal, below which a direction is flat
+TOUCHED = 1e-6  # the share of a parameter in flat directions from which its own variance is infinite
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Everything that uncertainty is about: the optimum, its family, its data."""
+
+    family: Family
+    theta: np.ndarray
+    decisions: Decisions
+    penalties: Penalties
+    free: np.ndarray  # (Q,) bool: parameters that were fitted; the others stand where they are
+
+    @property
+    def data(self) -> Data:
+        return data_of(self.decisions)
+
+
+def standard_errors(fit: Fit, kind: str, group: np.ndarray | None) -> np.ndarray:
+    """(R,) of `Family.public`, in its order; inf where the data say nothing. Call it under 64-bit JAX.
+
+    group (n,): which trajectories are one unit, for the scores; None: every decision is one.
+    """
+    if kind not in KINDS:
+        raise KindError(f"there is no kind of standard error {kind!r}", f"give one of {', '.join(map(repr, KINDS))}")
+    if len(fit.theta) > MANY:
+        return many(fit, kind)
+    covariance, endless = covariance_of(fit, kind, group)
+    slope = np.asarray(jax.jacrev(fit.family.public)(jnp.asarray(fit.theta)))
+    variance = np.einsum("ri,ij,rj->r", slope, covariance, slope, optimize=True)
+    loose = (np.abs(slope) @ endless) > TOUCHED
+    return np.where(loose, np.inf, np.sqrt(np.maximum(variance, 0.0)))
+
+
+def covariance_of(fit: Fit, kind: str, group: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The covariance of θ off its flat directions, and how far each parameter lies in these."""
+    if kind == "opg":
+        return inverse(outer(fit, group) + curvature_of_penalty(fit).toarray(), fit.free)
+    value = jnp.zeros(fit.family.blocks.size)
+    total = fit.decisions.total
+    second = total * np.asarray(hessian(jnp.asarray(fit.theta), fit.family, fit.data, fit.penalties, value)[0])
+    bread, endless = inverse(second, fit.free)
+    return (bread, endless) if kind == "hessian" else (bread @ outer(fit, group) @ bread, endless)
+
+
+def inverse(information: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse over what is free, without its flat directions; and the weight of those in every parameter."""
+    size = len(information)
+    out, endless = np.zeros((size, size)), np.where(free, 0.0, 1.0)
+    scale = np.sqrt(np.maximum(np.diag(information), 0.0))
+    known = free & (scale > FLAT * scale.max(initial=0.0)) & (scale > 0)
+    endless[free & ~known] = 1.0
+    if known.any():
+        unit = scale[known]
+        values, vectors = scipy.linalg.eigh(information[np.ix_(known, known)] / np.outer(unit, unit))
+        flat = values <= FLAT
+        solid = vectors[:, ~flat] / unit[:, None]
+        out[np.ix_(known, known)] = (solid / values[~flat]) @ solid.T
+        endless[known] = np.sqrt((vectors[:, flat] ** 2).sum(axis=1))
+    return out, endless
+
+
+def outer(fit: Fit, group: np.ndarray | None) -> np.ndarray:
+    """Σ g gᵀ over units."""
+    scores, data = jacobian(fit.family, fit.theta, fit.data), fit.decisions
+    count = fit.data.count.reshape(-1)
+    if group is None:
+        weighted = scores * np.sqrt(count)[:, None]
+    else:
+        rows = np.unique(group, return_inverse=True)[1]
+        table = scipy.sparse.csr_array((data.count, (rows[data.row], data.place)), shape=(rows.max() + 1, len(count)))
+        weighted = table @ scores
+    return weighted.T @ weighted
+
+
+def jacobian(family: Family, theta: np.ndarray, data: Data) -> np.ndarray:
+    """(cells, Q) ∂ log π of every cell; 0 for cells that do not occur."""
+    occurs = np.flatnonzero(np.asarray(data.count).reshape(-1) > 0)
+    forward = len(theta) <= len(occurs)
+    out = np.zeros((np.asarray(data.count).size, len(theta)))
+    out[occurs] = np.asarray(slopes(jnp.asarray(theta), family, data.cell, data.length, jnp.asarray(occurs), forward))
+    return out
+
+
+@eqx.filter_jit
+def slopes(theta: Array, family: Family, cell: Any, length: Any, occurs: Array, forward: bool) -> Float[Array, "D Q"]:
+    logs = lambda t: explain(family, t, cell, length).reshape(-1)[occurs]
+    return (jax.jacfwd if forward else jax.jacrev)(logs)(theta)
+
+
+def curvature_of_penalty(fit: Fit) -> scipy.sparse.csr_array:
+    """Λ = N · ∂² (l2 ‖c‖² + smoothness Σ (c_i − c_j)²), (Q, Q)."""
+    size, coefficients = len(fit.theta), fit.family.reward.size
+    pairs = np.asarray(fit.family.reward.pairs)
+    rows = np.repeat(np.arange(len(pairs)), 2)
+    signs = np.tile([1.0, -1.0], len(pairs))
+    differences = scipy.sparse.csr_array((signs, (rows, pairs.reshape(-1))), shape=(len(pairs), size))
+    ridge = scipy.sparse.diags_array(np.where(np.arange(size) < coefficients, float(fit.penalties.l2), 0.0))
+    smooth = float(fit.penalties.smoothness) * (differences.T @ differences)
+    return scipy.sparse.csr_array(2.0 * fit.decisions.total * (ridge + smooth))
+
+
+def many(fit: Fit, kind: str) -> np.ndarray:
+    """`standard_errors` with the Fisher information: Σ = Λ⁻¹ − Λ⁻¹ Bᵀ (I + B Λ⁻¹ Bᵀ)⁻¹ B Λ⁻¹, F = BᵀB."""
+    if kind != "hessian" or float(fit.penalties.l2) <= 0 or fit.family.public_names:
+        raise PenaltyError(
+            f"standard errors of {len(fit.theta):,} parameters need l2 above 0, kind 'hessian' and fixed dials",
+            "set l2, or take fewer coefficients",
+        )
+    root = fisher_root(fit)
+    prior = scipy.sparse.csc_array(curvature_of_penalty(fit))
+    factor = scipy.sparse.linalg.splu(prior)
+    spread = factor.solve(root.T)  # Λ⁻¹ Bᵀ, (Q, D)
+    small = np.eye(len(root)) + root @ spread
+    lower = scipy.linalg.solve_triangular(scipy.linalg.cholesky(small, lower=True), spread.T, lower=True)
+    return np.sqrt(np.maximum(diagonal_of_inverse(prior, factor) - (lower**2).sum(axis=0), 0.0))
+
+
+def diagonal_of_inverse(matrix: scipy.sparse.csc_array, factor: Any) -> np.ndarray:
+    """diag Λ⁻¹. Λ is made of equal blocks, coefficients that are coupled with each other alone: each is inverted once."""
+    count, label = scipy.sparse.csgraph.connected_components(matrix, directed=False)
+    out, order = np.zeros(matrix.shape[0]), np.argsort(label, kind="stable")
+    ends = np.cumsum(np.bincount(label, minlength=count))
+    known: dict[bytes, np.ndarray] = {}
+    for members in np.split(order, ends[:-1]):
+        block = matrix[members][:, members].toarray()
+        key = block.tobytes()
+        if key not in known:
+            known[key] = np.diag(np.linalg.inv(block))
+        out[members] = known[key]
+    return out
+
+
+def fisher_root(fit: Fit) -> np.ndarray:
+    """B (D, Q) with BᵀB = Σ n(s) Σ_a π(a|s) ∂log π ∂log πᵀ over the recorded states: what they can tell of θ."""
+    seen = visits(fit.family.blocks, fit.decisions)
+    data = Data(seen.cell, fit.decisions.length, seen.count)
+    logs = explain(fit.family, jnp.asarray(fit.theta), seen.cell, fit.decisions.length)
+    weight = np.sqrt(seen.count * np.exp(np.asarray(logs))).reshape(-1)[seen.place]
+    return weight[:, None] * jacobian(fit.family, fit.theta, data)[seen.place]
