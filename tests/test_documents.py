@@ -29,6 +29,7 @@ OWNERS = {  # what a name in backticks starts with → where it is found
     "Ledger": "nearopt.inference.ledger:Ledger",
     "Posterior": "nearopt.inference.posterior:Posterior",
     "Solution": "nearopt.planning.solve:Solution",
+    "Trajectories": "nearopt.records.trajectories:Trajectories",
     "refusals": "nearopt.planning.refusals",
     "Blocks": "nearopt.mdp.blocks:Blocks",
 }

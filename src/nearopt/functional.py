@@ -190,13 +190,17 @@ def log_likelihood(
         discount = None
     traced |= {"reward": reward, "log_prior": log_prior} | ({} if discount is None else {"discount": discount})
     horizon = check_span(horizon)
-    timed = jnp.ndim(reward) == 4 or jnp.shape(reward) == (steps(trajectories, horizon), mdp.num_states, mdp.num_actions)
+    timed = jnp.ndim(reward) == 4 or jnp.shape(reward) == (
+        steps(trajectories, horizon),
+        mdp.num_states,
+        mdp.num_actions,
+    )
     decisions = collect(mdp, trajectories, horizon, timed)
 
     def function(arguments: dict[str, Any]) -> Float[Array, " n"]:
         given = arguments | limits
         gamma = given.pop("discount", None)
-        problem = make_problem(mdp, steps(trajectories, horizon), **given)
+        problem = make_problem(mdp, span, **given)
         return likelihoods(with_discount(problem, gamma), decisions)
 
     return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
@@ -204,7 +208,9 @@ def log_likelihood(
 
 @eqx.filter_jit
 def likelihoods(problem: Problem, decisions: Decisions) -> Float[Array, " n"]:
-    return each(log_policy(problem, decisions.cell, decisions.length, jnp.zeros(problem.blocks.size)).log_policy, decisions)
+    return each(
+        log_policy(problem, decisions.cell, decisions.length, jnp.zeros(problem.blocks.size)).log_policy, decisions
+    )
 
 
 def dials(temperature: Scalar, optimism: Scalar) -> tuple[dict[str, Any], dict[str, Any]]:

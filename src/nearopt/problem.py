@@ -70,8 +70,9 @@ class Problem(eqx.Module):
             return [safe_log(policy) for _, policy, _, _ in parts]
         logs = []
         for q, policy, prior, v in parts:
-            soft = prior + (q - jnp.where(v > -jnp.inf, v, 0.0)) / self.temperature
-            logs.append(jnp.where(v > -jnp.inf, soft, safe_log(policy)))
+            live = (q > -jnp.inf) & (v > -jnp.inf)  # −inf/τ would have the gradient NaN
+            soft = prior + jnp.where(live, q - jnp.where(v > -jnp.inf, v, 0.0), 0.0) / self.temperature
+            logs.append(jnp.where(v > -jnp.inf, jnp.where(live, soft, -jnp.inf), safe_log(policy)))
         return logs
 
     def log_transitions(self, step: Step, next_value: Float[Array, " n"], timed: tuple) -> list[Float[Array, "K J n"]]:

@@ -135,6 +135,8 @@ def stationary(agent):
 @lru_cache(maxsize=4096)
 def log_policy(agent, horizon, t, s):
     """{action: log π_t(a|s)}; horizon None is the stationary one."""
+    if not agent.actions(s):
+        return {}
     q = stationary(agent)[s] if horizon is None else choices_after(agent, horizon, (None,) * t + (s,))
     x = logits(agent, s, q)
     return dict(zip(q, x - log_sum(x), strict=True))
@@ -298,31 +300,33 @@ def walk(rng, agent, length):
     return states, actions
 
 
-def record(rng, agent, horizon, count, length):
-    """`count` rows of up to `length` decisions, each of positive probability, the first of full length; some gaps."""
-    states, actions = np.full((count, length + 1), -1), np.full((count, length), -1)
-    for i in range(count):
-        wanted = length if i == 0 else int(rng.integers(1, length + 1))
-        for _ in range(100):
+def record(rng, agent, horizon, length):
+    """Four rows of 1 to `length` decisions of positive probability, from the second of which one is missing.
+
+    Each row has the same number of decisions in every case, so that cases of one shape share compiled code.
+    """
+    lengths = [length, length, (length + 1) // 2, 1]
+    states, actions = np.full((4, length + 1), -1), np.full((4, length), -1)
+    for i, wanted in enumerate(lengths):
+        for _ in range(50):
             s, a = walk(rng, agent, wanted)
-            known = log_likelihood(agent, horizon, [s], [a])[0]
-            if known > -INF and (i or len(a) == length):
+            if len(a) == wanted and log_likelihood(agent, horizon, [s], [a])[0] > -INF:
                 break
         else:
             return None
         states[i, : len(s)], actions[i, : len(a)] = s, a
-        if len(a) > 2 and rng.random() < 0.4:
-            gap = int(rng.integers(1, len(a) - 1))
-            states[i, gap] = actions[i, gap] = -1
+    if length > 2:
+        gap = int(rng.integers(1, length - 1))
+        states[1, gap] = actions[1, gap] = -1
     return states, actions
 
 
 def random_case(seed, size, kind, horizon, length, optimism, discount, prior="flat", own=(False, False)):
-    """The first of a sequence of random cases in which the first trajectory can have full length."""
+    """The first of a sequence of random cases in which there are trajectories of full length."""
     for attempt in range(100):
         rng = np.random.default_rng([*seed, attempt])
         agent = random_agent(rng, size, kind, length, horizon is None, optimism, discount, prior)
-        recorded = record(rng, agent, horizon, 4, length)
+        recorded = record(rng, agent, horizon, length)
         if recorded is not None:
             return Case(agent, horizon, *recorded, *own, prior == "flat")
-    raise AssertionError("no full trajectory found")
+    raise AssertionError("no trajectory of full length found")

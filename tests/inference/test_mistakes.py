@@ -67,6 +67,7 @@ MISTAKES = [
     ("rows that do not match", lambda: no.Trajectories.from_arrays([[0, 1]], [[1], [1]]), errors.TrajectoryShapeError, "2"),
     ("acts after a gap", lambda: no.Trajectories.from_arrays([[0, 1, 1]], [[-1, 1]]), errors.TrajectoryShapeError, "step"),
     ("acts in no state", lambda: no.Trajectories.from_arrays([[0, -1, 1]], [[1, 1]]), errors.TrajectoryShapeError, "step 1"),
+    ("a gap", lambda: no.infer(GRID, 3).log_prob(no.Trajectories([[0, -1, 2]], [[1, 1]])), errors.GapError, "step 1"),
     ("fractions as states", lambda: no.Trajectories.from_arrays([[0.5, 1]], [[1]]), errors.NotNumericError, "state"),
 ]  # fmt: skip
 

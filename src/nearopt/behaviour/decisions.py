@@ -29,6 +29,7 @@ class Decisions(eqx.Module):
     place: np.ndarray  # (E,) which cell, in the flattened order
     count: np.ndarray  # (E,) how often
     num_trajectories: int = eqx.field(static=True)
+    passages: Any = None  # `maxent.Passages`, where whole trajectories are explained
 
     @property
     def total(self) -> int:
@@ -56,26 +57,13 @@ def collect(mdp: MDP, trajectories: "Trajectories", horizon: Horizon, timed: boo
 
     Raises `TrajectoryLengthError` where a trajectory is longer than the horizon.
     """
-    state, action, length = trajectories.state[:, :-1], trajectories.action, np.maximum(trajectories.length, 1)
+    state, action = trajectories.state[:, :-1], trajectories.action
     row, t = np.nonzero((action >= 0) & (state >= 0))
     choice = np.asarray(mdp.blocks.slot)[state[row, t], action[row, t]].astype(np.int64)
-    longest = int(length.max(initial=1))
-    if isinstance(horizon, int) and longest > horizon:
-        i = int(np.argmax(length))
-        mend = 'set a longer horizon, or horizon="episode"'
-        raise TrajectoryLengthError(f"trajectory {i} has {longest} decisions, the horizon is {horizon}", mend)
-    group, span = np.zeros_like(row), steps(trajectories, horizon) or 1
-    lengths = np.array([span])
-    if horizon is None:
-        t = np.zeros_like(t)
-    elif isinstance(horizon, str) and timed:
-        lengths, group = np.unique(length, return_inverse=True)
-        group = group[row]
-    elif isinstance(horizon, str):
-        t = t + longest - length[row]  # what matters is how many decisions are left
-
-    key, which = np.unique((group * span + t) * (num_choices(mdp.blocks) + 1) + choice, return_inverse=True)
-    cell, place = by_step(key // (num_choices(mdp.blocks) + 1), key % (num_choices(mdp.blocks) + 1), len(lengths), span)
+    step, lengths, span = place_in_time(trajectories, horizon, timed, row, t)
+    choices = num_choices(mdp.blocks) + 1
+    key, which = np.unique(step * choices + choice, return_inverse=True)
+    cell, place = by_step(key // choices, key % choices, len(lengths), span)
     pair, count = np.unique(row * cell.size + place[which], return_counts=True)
     return Decisions(
         cell,
@@ -85,6 +73,27 @@ def collect(mdp: MDP, trajectories: "Trajectories", horizon: Horizon, timed: boo
         count.astype(float),
         len(trajectories),
     )
+
+
+def place_in_time(
+    trajectories: "Trajectories", horizon: Horizon, timed: bool, row: np.ndarray, t: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The step of decision t of some trajectories, groups one after the other; the length of each group; the steps."""
+    length = np.maximum(trajectories.length, 1)
+    longest = int(length.max(initial=1))
+    if isinstance(horizon, int) and longest > horizon:
+        i = int(np.argmax(length))
+        mend = 'set a longer horizon, or horizon="episode"'
+        raise TrajectoryLengthError(f"trajectory {i} has {longest} decisions, the horizon is {horizon}", mend)
+    span = steps(trajectories, horizon) or 1
+    if horizon is None:
+        return np.zeros_like(t), np.array([1]), 1
+    if isinstance(horizon, int):
+        return t, np.array([span]), span
+    if not timed:
+        return t + longest - length[row], np.array([span]), span  # what matters is how many decisions are left
+    lengths, group = np.unique(length, return_inverse=True)
+    return group[row] * span + t, lengths, span
 
 
 def by_step(step: np.ndarray, choice: np.ndarray, groups: int, span: int) -> tuple[np.ndarray, np.ndarray]:

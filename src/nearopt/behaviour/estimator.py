@@ -14,6 +14,7 @@ import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,20 +22,30 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from nearopt.behaviour.decisions import Decisions, collect, steps
-from nearopt.behaviour.family import Family, explain, tables
+from nearopt.behaviour.diagnosis import no_maximum, nothing_learned
+from nearopt.behaviour.family import Family, explain, explain_world, tables
+from nearopt.behaviour.identifiability import Identifiability, after, before, blind_to_luck
+from nearopt.behaviour.intervals import by_bootstrap, by_covariance, by_profile
+from nearopt.behaviour.maxent import collect_passages
 from nearopt.behaviour.optimise import Optimum, Penalties, data_of, optimise
 from nearopt.behaviour.rewards import build_reward
 from nearopt.behaviour.uncertainty import Fit, standard_errors
 from nearopt.checks import check_dials, check_discount, check_model, check_prior, check_span, number
-from nearopt.mdp.errors import NoDecisionsError, PenaltyError, TrajectoryShapeError
+from nearopt.mdp.errors import GroupError, KindError, NoDecisionsError, PenaltyError, TrajectoryShapeError
 
 if TYPE_CHECKING:
     from nearopt.mdp.model import MDP
     from nearopt.records.trajectories import Trajectories
 
+LIKELIHOODS = ("actions", "trajectories")
+
 
 class FitWarning(UserWarning):
     """A fit that stopped short, or whose answer needs a word."""
+
+
+class IdentifiabilityWarning(UserWarning):
+    """Parameters that no amount of behaviour could tell apart."""
 
 
 class BehaviourModel(BaseEstimator):
@@ -47,7 +58,9 @@ class BehaviourModel(BaseEstimator):
     time_varying: coefficients per step. horizon: None (infinite), a number of decisions, or "episode", each
     trajectory's own length. discount: γ; None is the model's own. temperature (τ, in units of reward), optimism (κ),
     discount: a number, or "fit". prior: None (flat, p := 1), "uniform" (1/|A(s)|), an array (S, A), or "fit": one
-    propensity per action. l2, smoothness: see below.
+    propensity per action. l2, smoothness: see below. likelihood: "actions", given the recorded states, or
+    "trajectories", the older MaxEnt likelihood of whole trajectories under the tilted world (Ziebart et al. 2008 with
+    optimism=1), which in a random world is biased.
 
     `fit` maximises mean log-likelihood per decision − l2 ‖c‖² − smoothness Σ ‖c_{t+1} − c_t‖². Without time, and with
     reward="state", smoothness shrinks the differences of neighbouring states instead.
@@ -74,6 +87,7 @@ class BehaviourModel(BaseEstimator):
         prior: Any = None,
         l2: float = 0.0,
         smoothness: float = 0.0,
+        likelihood: str = "actions",
     ):
         self.mdp = mdp
         self.reward = reward
@@ -86,6 +100,7 @@ class BehaviourModel(BaseEstimator):
         self.prior = prior
         self.l2 = l2
         self.smoothness = smoothness
+        self.likelihood = likelihood
 
     # ------------------------------------------------------------ fitting
     def fit(self, trajectories: "Trajectories", y: Any = None) -> "BehaviourModel":
@@ -96,14 +111,17 @@ class BehaviourModel(BaseEstimator):
         trajectories.check(self.mdp)
         with jax.enable_x64(True):
             family = self.family(steps(trajectories, horizon))
-            decisions = collect(self.mdp, trajectories, horizon, family.reward.time_varying)
-            if not decisions.total:
-                raise NoDecisionsError("the trajectories hold no decision", "give states with their actions")
-            start, free = family.start, np.ones(len(family.start), bool)
-            optimum = optimise(family, data_of(decisions), self.penalties(), start, free)
-            self.remember(family, decisions, optimum, free)
-        if optimum.cause:
-            warnings.warn(f"the fit stopped short: {optimum.cause}", FitWarning, stacklevel=2)
+            decisions = self.collect(trajectories, family)
+            penalties = self.penalties()
+            for sentence in before(self.mdp, family, float(penalties.l2) > 0):
+                warnings.warn(sentence, IdentifiabilityWarning, stacklevel=2)
+            free = np.array([name != "optimism" or not blind_to_luck(self.mdp, family) for name in family.dials], bool)
+            free = np.append(np.ones(family.reward.size, bool), free)
+            optimum = optimise(family, data_of(decisions), penalties, family.start, free)
+            self.subject_ = trajectories.subject
+            self.remember(Fit(family, optimum.theta, decisions, penalties, free), optimum)
+        if self.message_:
+            warnings.warn(self.message_, FitWarning, stacklevel=2)
         return self
 
     def family(self, span: int | None) -> Family:
@@ -125,6 +143,20 @@ class BehaviourModel(BaseEstimator):
             span,
         )
 
+    def collect(self, trajectories: "Trajectories", family: Family) -> Decisions:
+        """What the likelihood needs of some trajectories."""
+        if self.likelihood not in LIKELIHOODS:
+            kinds = " or ".join(map(repr, LIKELIHOODS))
+            raise KindError(f"there is no likelihood {self.likelihood!r}", f"give {kinds}")
+        whole = self.likelihood == "trajectories"
+        decisions = collect(self.mdp, trajectories, self.horizon, whole or family.reward.time_varying)
+        if not decisions.total:
+            raise NoDecisionsError("the trajectories hold no decision", "give states with their actions")
+        if not whole:
+            return decisions
+        passages = collect_passages(self.mdp, trajectories, self.horizon)
+        return eqx.tree_at(lambda d: d.passages, decisions, passages, is_leaf=lambda x: x is None)
+
     def penalties(self) -> Penalties:
         values = []
         for name in ("l2", "smoothness"):
@@ -134,13 +166,14 @@ class BehaviourModel(BaseEstimator):
             values.append(jnp.asarray(value))
         return Penalties(*values)
 
-    def remember(self, family: Family, decisions: Decisions, optimum: Optimum, free: np.ndarray) -> None:
+    def remember(self, fit: Fit, optimum: Optimum) -> None:
         """Sets the attributes of a fitted model."""
-        self.__dict__.pop("stderr_", None)
-        theta = jnp.asarray(optimum.theta)
+        for name in ("stderr_", "identifiability_"):
+            self.__dict__.pop(name, None)
+        family, decisions, theta = fit.family, fit.decisions, jnp.asarray(fit.theta)
         policy, reward, at, public = tables(family, theta)
         public = np.asarray(public)
-        self.fit_ = Fit(family, optimum.theta, decisions, self.penalties(), free)
+        self.fit_ = fit
         self.dials_ = dict(zip(family.public_names, public[family.reward.size :].tolist(), strict=True))
         self.coef_ = family.reward.public(public[: family.reward.size])
         self.temperature_ = self.dials_.get("temperature", float(at.temperature))
@@ -149,31 +182,83 @@ class BehaviourModel(BaseEstimator):
         scale = self.temperature_ if family.scale_free else 1.0
         self.reward_ = self.mdp.reward if reward is None else scale * np.asarray(reward)
         self.policy_ = np.asarray(policy)
-        self.log_likelihood_ = float(decisions.each(explain(family, theta, decisions.cell, decisions.length)).sum())
+        self.log_likelihood_ = float(log_likelihoods(family, fit.theta, decisions).sum())
         self.num_decisions_ = decisions.total
-        self.converged_ = optimum.converged
-        self.message_ = optimum.cause
+        endless = no_maximum(self.mdp, fit, optimum.step)
+        self.message_ = optimum.cause or endless or nothing_learned(fit)
+        self.converged_ = optimum.converged and not endless
         self.n_iter_ = optimum.iterations
 
     # ------------------------------------------------------------ uncertainty
-    def stderr(self, kind: str = "hessian", by: Any = None) -> np.ndarray:
+    def stderr(self, kind: str = "hessian", by: str | None = None) -> np.ndarray:
         """Standard errors of `coef_`, in its shape; inf where the data say nothing.
 
         kind: "hessian" (inverse), "opg" (outer product of gradients) or "sandwich". by: whose scores are summed before
-        they are multiplied, for the last two: None, every decision's own; "episode" or "subject".
+        they are multiplied, for the last two: None, every decision's own; "episode" or "subject". Raises `KindError`,
+        `GroupError`, and `PenaltyError` where there are too many parameters to do without l2.
         """
         check_is_fitted(self)
-        return self.fit_.family.reward.public(self.errors(kind, by)[: self.fit_.family.reward.size])
+        with jax.enable_x64(True):
+            return self.coefficients(standard_errors(self.fit_, kind, self.groups(by)))
 
     @cached_property
     def stderr_(self) -> np.ndarray:
         """Standard errors of `coef_` from the inverse Hessian."""
         return self.stderr("hessian")
 
-    def errors(self, kind: str, by: Any) -> np.ndarray:
-        """Standard errors of all public parameters."""
+    def intervals(
+        self, level: float = 0.95, kind: str = "hessian", *, by: str | None = None, draws: int = 200, seed: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Lower and upper bounds, stacked (2, ...): of "coef" and of every dial that was fitted.
+
+        kind: a kind of `stderr`; "profile", of the likelihood; or "bootstrap", `draws` refits to resampled episodes
+        (by="subject": subjects). Raises `KindError`, `GroupError`.
+        """
+        check_is_fitted(self)
         with jax.enable_x64(True):
-            return standard_errors(self.fit_, kind, None)
+            if kind == "profile":
+                bounds = by_profile(self.fit_, level)
+            elif kind == "bootstrap":
+                bounds = by_bootstrap(self.fit_, level, self.groups(by or "episode"), draws, seed)
+            else:
+                bounds = by_covariance(self.fit_, level, kind, self.groups(by))
+        size = self.fit_.family.reward.size
+        dials = dict(zip(self.fit_.family.public_names, bounds[:, size:].T, strict=True))
+        return {"coef": np.stack([self.coefficients(b) for b in bounds]), **dials}
+
+    def confidence_interval(
+        self, level: float = 0.95, kind: str = "hessian", *, by: str | None = None, draws: int = 200, seed: int = 0
+    ) -> np.ndarray:
+        """Lower and upper bounds of `coef_`, stacked (2, *coef_.shape); see `intervals`."""
+        return self.intervals(level, kind, by=by, draws=draws, seed=seed)["coef"]
+
+    @cached_property
+    def identifiability_(self) -> Identifiability:
+        """Which directions of the parameters the recorded states tell apart, and what hides the others."""
+        check_is_fitted(self)
+        with jax.enable_x64(True):
+            return after(self.mdp, self.fit_)
+
+    @property
+    def identifiable_(self) -> bool:
+        """Whether the data, without any penalty, tell all parameters apart."""
+        return self.identifiability_.identifiable
+
+    def coefficients(self, public: np.ndarray) -> np.ndarray:
+        """That part of all parameters which belongs to `coef_`, in its shape."""
+        return self.fit_.family.reward.public(public[: self.fit_.family.reward.size])
+
+    def groups(self, by: str | None) -> np.ndarray | None:
+        """(n,) which trajectories belong together."""
+        if by is None:
+            return None
+        if by == "episode":
+            return np.arange(self.fit_.decisions.num_trajectories)
+        if by != "subject":
+            raise KindError(f"there is no grouping by {by!r}", 'give None, "episode" or "subject"')
+        if self.subject_ is None:
+            raise GroupError("the trajectories name no subject", "read them with subject=..., or group by episode")
+        return self.subject_
 
     # ------------------------------------------------------------ judging
     def score(self, trajectories: "Trajectories", y: Any = None) -> float:
@@ -191,11 +276,17 @@ class BehaviourModel(BaseEstimator):
             span = steps(trajectories, self.horizon)
             if span != family.steps and not family.reward.time_varying:
                 family = self.family(span)
-            decisions = collect(self.mdp, trajectories, self.horizon, family.reward.time_varying)
-            if not decisions.total:
-                raise NoDecisionsError("the trajectories hold no decision", "give states with their actions")
-            logs = explain(family, jnp.asarray(self.fit_.theta), decisions.cell, decisions.length)
-            return decisions.each(logs), decisions.total
+            decisions = self.collect(trajectories, family)
+            return log_likelihoods(family, self.fit_.theta, decisions), decisions.total
+
+
+def log_likelihoods(family: Family, theta: np.ndarray, decisions: Decisions) -> np.ndarray:
+    """(n,) of every trajectory, nats."""
+    out = decisions.each(explain(family, jnp.asarray(theta), decisions.cell, decisions.length))
+    if decisions.passages is None:
+        return out
+    world = explain_world(family, jnp.asarray(theta), decisions.passages.branch, decisions.length)
+    return out + decisions.passages.each(*world)
 
 
 def fitted(setting: Any) -> bool:
@@ -207,4 +298,6 @@ def check_trajectories(trajectories: Any) -> None:
 
     if not isinstance(trajectories, Trajectories):
         kind = type(trajectories).__name__
-        raise TrajectoryShapeError(f"the trajectories are a {kind}", "build them with Trajectories.from_csv or .from_arrays")
+        raise TrajectoryShapeError(
+            f"the trajectories are a {kind}", "build them with Trajectories.from_csv or .from_arrays"
+        )

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from nearopt.backup import Scalar
 from nearopt.behaviour.likelihood import log_policy, policies, with_discount
+from nearopt.behaviour.maxent import log_world
 from nearopt.behaviour.rewards import Reward
 from nearopt.mdp.blocks import Blocks
 from nearopt.problem import Problem, pose
@@ -122,3 +123,9 @@ def tables(family: Family, theta: Float[Array, " Q"]) -> tuple[Float[Array, "*T 
     """Policy, reward, parameters and public parameters at θ."""
     at = family.read(theta)
     return policies(family.problem(theta), family.steps), family.reward(at.coef), at, family.public(theta)
+
+
+@eqx.filter_jit
+def explain_world(family: Family, theta: Float[Array, " Q"], branch: Any, length: Any) -> tuple[Array, Array]:
+    """`log_world` of the agent at θ."""
+    return log_world(family.problem(theta), branch, length)

@@ -69,7 +69,7 @@ def at_cells(problem: Problem, value: Any, next_value: Array, timed: tuple, cell
     return step.value, logs.at[cells].get(mode="fill", fill_value=-jnp.inf)
 
 
-def total(logs: Float[Array, "G T D"], count: Float[Array, "G T D"]) -> Float[Array, ""]:
+def total(logs: Float[Array, "..."], count: Float[Array, "..."]) -> Float[Array, ""]:
     """Σ count · log π, in which a cell that does not occur has no part."""
     return jnp.where(count > 0, count * jnp.where(count > 0, logs, 0.0), 0.0).sum()
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from nearopt.behaviour.decisions import Decisions
 from nearopt.behaviour.family import Family
 from nearopt.behaviour.likelihood import log_policy, total
+from nearopt.behaviour.maxent import World, log_world
 from nearopt.mdp.errors import NoSolutionError
 
 FEW = 120  # parameters up to which exact Hessians are worth their price
@@ -29,11 +30,12 @@ POLISH = 4  # Newton steps at the end
 
 
 class Data(NamedTuple):
-    """Cells and how often each occurs; `Decisions.cell`, `length` and `pooled`."""
+    """Cells and how often each occurs; `Decisions.cell`, `length` and `pooled`. world: for whole trajectories."""
 
     cell: Any
     length: Any
     count: Any
+    world: World | None = None
 
 
 class Penalties(NamedTuple):
@@ -45,9 +47,13 @@ def objective(
     theta: Float[Array, " Q"], family: Family, data: Data, penalties: Penalties, guess: Float[Array, " n"]
 ) -> tuple[Float[Array, ""], Float[Array, " n"]]:
     """What is minimised, minus the mean log-likelihood per decision plus the penalties; and the agent's V."""
-    logs, value = log_policy(family.problem(theta), data.cell, data.length, guess)
-    likelihood = total(logs, data.count) / jnp.sum(data.count)
-    return family.reward.penalty(theta[: family.reward.size], *penalties) - likelihood, value
+    problem = family.problem(theta)
+    logs, value = log_policy(problem, data.cell, data.length, guess)
+    likelihood = total(logs, data.count)
+    if data.world is not None:
+        first, passages = log_world(problem, data.world.branch, data.length)
+        likelihood += total(first, data.world.first) + total(passages, data.world.count)
+    return family.reward.penalty(theta[: family.reward.size], *penalties) - likelihood / jnp.sum(data.count), value
 
 
 value_and_gradient = eqx.filter_jit(jax.value_and_grad(objective, has_aux=True))
@@ -64,10 +70,12 @@ class Optimum:
     iterations: int
     converged: bool
     cause: str = ""  # in words, where it has not converged
+    step: np.ndarray | None = None  # the Newton step (Q,) from here, where the Hessian is at hand
 
 
 def data_of(decisions: Decisions, weight: np.ndarray | None = None) -> Data:
-    return Data(decisions.cell, decisions.length, decisions.pooled(weight))
+    world = None if decisions.passages is None else decisions.passages.pooled(weight)
+    return Data(decisions.cell, decisions.length, decisions.pooled(weight), world)
 
 
 def optimise(
@@ -104,10 +112,15 @@ def optimise(
         )
     if not free.any():
         return Optimum(whole, first, 0.0, 0, True)
+    step = None
     if free.sum() <= FEW:
         options = dict(gtol=FINISHED, maxiter=MOST)
-        out = scipy.optimize.minimize(value, whole[free], jac=True, hess=curvature, method="trust-exact", options=options)
-        part = polish(value, curvature, out.x)
+        out = scipy.optimize.minimize(
+            value, whole[free], jac=True, hess=curvature, method="trust-exact", options=options
+        )
+        part, ahead = polish(value, curvature, out.x)
+        step = np.zeros(len(whole))
+        step[free] = ahead
     else:
         options = dict(gtol=FINISHED, ftol=1e-15, maxiter=MOST, maxfun=2 * MOST, maxcor=30)
         out = scipy.optimize.minimize(value, whole[free], jac=True, method="L-BFGS-B", options=options)
@@ -115,19 +128,21 @@ def optimise(
     f, g = value(part)
     theta, steepest = place(part), float(np.abs(g).max())
     cause = "" if steepest <= STILL else why(out, steepest)
-    return Optimum(theta, f, steepest, int(out.nit), not cause, cause)
+    return Optimum(theta, f, steepest, int(out.nit), not cause, cause, step)
 
 
-def polish(value: Any, curvature: Any, part: np.ndarray) -> np.ndarray:
-    """Newton steps for as long as they flatten the gradient: the last digits, where differences of f are rounding."""
-    steepest = np.abs(value(part)[1]).max()
-    for _ in range(POLISH):
-        step = np.linalg.lstsq(curvature(part), value(part)[1], rcond=1e-12)[0]
+def polish(value: Any, curvature: Any, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Newton steps for as long as they flatten the gradient, and the next one: the last digits, where differences of
+    the objective are rounding.
+    """
+    slope = value(part)[1]
+    for left in reversed(range(POLISH)):
+        step = np.linalg.lstsq(curvature(part), slope, rcond=1e-12)[0]
         f, g = value(part - step)
-        if not np.isfinite(f) or not np.abs(g).max() < 0.5 * steepest:
+        if not left or not np.isfinite(f) or not np.abs(g).max() < 0.5 * np.abs(slope).max():
             break
-        part, steepest = part - step, np.abs(g).max()
-    return part
+        part, slope = part - step, g
+    return part, step
 
 
 def why(out: Any, steepest: float) -> str:

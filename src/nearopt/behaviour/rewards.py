@@ -1,12 +1,12 @@
 """Which rewards are considered: from a vector of coefficients to r(s,a), or r(s,a,s').
 
-    linear         r = features · c             (S, F), (S, A, F) or (S, A, S, F)
-    state          r(s,a) = c(s)                one free number per state
-    state_action   r(s,a) = c(s,a)
-    maps           r_t(s,a) = Σ_k w_t(k) m_k(s)  K maps times weights that drift (Ashwood, Jha & Pillow 2022)
-    model          the model's own              nothing to fit but the dials
-    a function     r = f(c, features)
-    a module       r = module(features(s)) or module(features(s,a)): a network, whose weights are the coefficients
+linear         r = features · c             (S, F), (S, A, F) or (S, A, S, F)
+state          r(s,a) = c(s)                one free number per state
+state_action   r(s,a) = c(s,a)
+maps           r_t(s,a) = Σ_k w_t(k) m_k(s)  K maps times weights that drift (Ashwood, Jha & Pillow 2022)
+model          the model's own              nothing to fit but the dials
+a function     r = f(c, features)
+a module       r = module(features(s)) or module(features(s,a)): a network, whose weights are the coefficients
 """
 
 from typing import Any

@@ -151,7 +151,7 @@ def many(fit: Fit, kind: str) -> np.ndarray:
 
 
 def diagonal_of_inverse(matrix: scipy.sparse.csc_array, factor: Any) -> np.ndarray:
-    """diag Λ⁻¹. Λ is made of equal blocks, coefficients that are coupled with each other alone: each is inverted once."""
+    """diag Λ⁻¹. Coefficients that are coupled make blocks of Λ; equal blocks are inverted once."""
     count, label = scipy.sparse.csgraph.connected_components(matrix, directed=False)
     out, order = np.zeros(matrix.shape[0]), np.argsort(label, kind="stable")
     ends = np.cumsum(np.bincount(label, minlength=count))

@@ -35,19 +35,17 @@ class Column:
     code: np.ndarray
 
     @staticmethod
-    def of(values: np.ndarray) -> "Column":
+    def of(values: np.ndarray, source: str) -> "Column":
         if values.dtype.kind in "biuf":
             distinct, code = np.unique(values, return_inverse=True)
             return Column(distinct.tolist(), code)
-        coder = Coder()
-        items = [
-            tuple(v) if isinstance(v, list | np.ndarray) else v for v in values.tolist()
-        ]  # Arrow's tuples are lists
+        coder = Coder()  # below, Arrow's lists may stand for names that are tuples
+        items = [tuple(v) if isinstance(v, list | np.ndarray) else v for v in values.tolist()]
         try:
             code = coder.code(items)
         except TypeError:
-            row, item = next((i, v) for i, v in enumerate(items) if not isinstance(v, Hashable))
-            raise ColumnError(f"row {row} holds a {type(item).__name__}", "give numbers or text") from None
+            kind = next(type(item).__name__ for item in items if not is_key(item))
+            raise ColumnError(f"{source} holds a {kind}, which is no value", "give numbers or text") from None
         return Column(list(coder.number), code)
 
     def __len__(self) -> int:
@@ -59,6 +57,14 @@ class Column:
     def read(self, one: Callable[[Any], int]) -> np.ndarray:
         """(rows,) int64: `one` of each value, called once for every distinct one."""
         return np.fromiter(map(one, self.distinct), np.int64, len(self.distinct))[self.code]
+
+
+def is_key(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def is_missing(value: Any) -> bool:
@@ -111,8 +117,10 @@ class Numbering:
                 return known
             if is_missing(value):
                 return MISSING
-            number = None if numeric else whole(value)
-            return INVALID if number is None or number < 0 else number
+            number = whole(value)
+            if number is None or (number < 0 and not numeric):
+                return INVALID
+            return table.get(number, table.get(str(number), INVALID)) if numeric else number  # 2.0 may be the name 2
 
         return read
 

@@ -25,9 +25,9 @@ def to_columns(trajectories: Trajectories) -> dict[str, np.ndarray]:
 def check_labels(trajectories: Trajectories) -> dict[str, np.ndarray]:
     """The subjects, if there are any, and the episodes; `LabelError` where two are alike."""
     episode = np.arange(len(trajectories)) if trajectories.episode is None else trajectories.episode
-    label = (
-        {"episode": episode} if trajectories.subject is None else {"subject": trajectories.subject, "episode": episode}
-    )
+    label = {"episode": episode}
+    if trajectories.subject is not None:
+        label = {"subject": trajectories.subject, "episode": episode}
     codes = np.stack([np.unique(values, return_inverse=True)[1] for values in label.values()])
     first = np.unique(codes, axis=1, return_index=True)[1]
     if len(first) < len(trajectories):

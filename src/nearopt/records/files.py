@@ -19,7 +19,7 @@ from nearopt.records.columns import to_columns
 from nearopt.records.tables import Fault, Names, Table, frame_columns
 from nearopt.records.trajectories import Trajectories
 
-CHUNK = 4096  # rows that are held as text at a time: few enough to stay in the cache
+CHUNK = 512  # rows that are held as text at a time: few enough to stay in the cache
 
 
 # ---------------------------------------------------------------- CSV
@@ -41,10 +41,8 @@ def read_csv(path: str | PathLike[str], names: Names, mdp: MDP | None, invalid: 
         for part, k in place.items():
             codes[part].append(coder[part].code(list(map(itemgetter(k), rows))))
     columns = {part: Column(list(coder[part].number), np.concatenate(codes[part])) for part in place}
-    described = lambda row: (
-        f"{width[row]} values, the header names {len(header)}",
-        "give every line one value per column",
-    )
+    mend = "give every line one value per column"
+    described = lambda row: (f"{width[row]} values, the header names {len(header)}", mend)
     ragged = Fault(np.array(width, np.int64) != len(header), ParseError, described)
     return assemble(Table(source, names, columns, np.array(line, np.int64), ragged), mdp, invalid)
 

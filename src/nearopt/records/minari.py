@@ -1,5 +1,6 @@
 """Minari datasets of numbered states and actions."""
 
+import re
 import warnings
 from typing import Any
 
@@ -61,6 +62,8 @@ def load(minari: Any, dataset_id: str) -> Any:
     except FileNotFoundError:
         mend = f"see minari.list_local_datasets(), or fetch it with minari.download_dataset({dataset_id!r})"
         raise MissingFileError(f"there is no local Minari dataset {dataset_id!r}", mend) from None
+    except ImportError as error:
+        raise MissingExtraError(f"the dataset {dataset_id!r} needs more: {one_line(error)}", "install it") from None
     except (ValueError, OSError) as error:
         raise DatasetError(f"the dataset {dataset_id!r} cannot be read ({one_line(error)})", "check its id") from None
 
@@ -72,6 +75,8 @@ def write_minari(trajectories: Trajectories, mdp: MDP, dataset_id: str, metadata
     from gymnasium.spaces import Discrete
     from minari.data_collector import EpisodeBuffer
 
+    if not re.fullmatch(r".+-v[0-9]+", str(dataset_id)):
+        raise DatasetError(f"the id {dataset_id!r} has no version", "end it in one, such as 'maze/mice-v0'")
     if not len(trajectories):
         raise EmptyRecordsError("there are no trajectories", "give at least one")
     if gap := trajectories.first_gap():
@@ -84,8 +89,8 @@ def write_minari(trajectories: Trajectories, mdp: MDP, dataset_id: str, metadata
         (length == 0, "has no decisions"),
     ):
         if fault.any():
-            mend = "leave it out, or give the state"
-            raise GapError(f"trajectory {int(np.argmax(fault))} {what}, and Minari needs both", mend)
+            mend = "leave it out"
+            raise GapError(f"trajectory {int(np.argmax(fault))} {what}, which a Minari dataset cannot hold", mend)
     reward, ends = rewards(mdp, trajectories), mdp.terminal[last]
     buffers = []
     for i, steps in enumerate(length.tolist()):
@@ -101,10 +106,13 @@ def write_minari(trajectories: Trajectories, mdp: MDP, dataset_id: str, metadata
             )
         )
     spaces = dict(observation_space=Discrete(mdp.num_states), action_space=Discrete(mdp.num_actions))
+    options = {**spaces, "data_format": "arrow", **metadata}  # what the extra installs
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about an author, an address and a code link that were not given
-            return minari.create_dataset_from_buffers(dataset_id, buffers, **(spaces | metadata))
+            return minari.create_dataset_from_buffers(dataset_id, buffers, **options)
+    except ImportError as error:
+        raise MissingExtraError(one_line(error), 'leave out data_format, which is "arrow" by default') from None
     except (ValueError, OSError, TypeError) as error:
         mend = "give a new id such as 'maze/mice-v0', and only keywords of minari.create_dataset_from_buffers"
         raise DatasetError(f"the dataset {dataset_id!r} cannot be written ({one_line(error)})", mend) from None

@@ -1,7 +1,7 @@
 """Tables with a row per step: their columns, and what is said about rows that cannot be used."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,14 +101,22 @@ def frame_columns(frame: Any, names: Names, source: str) -> dict[str, Column]:
         raise ColumnError(f"{source} is a {type(frame).__name__}", mend)
     out, rows = {}, None
     for part, name in names.check(known, source).items():
-        column = frame[name]
-        if isinstance(column, np.ma.MaskedArray):
-            column = np.ma.filled(column.astype(object), None)
-        column = np.asarray(column)
+        column = as_array(frame[name])
         if column.ndim != 1:
             raise ColumnError(f"{source}: column {name!r} has shape {column.shape}", "give one value per row")
         rows = len(column) if rows is None else rows
         if len(column) != rows:
             raise ColumnError(f"{source}: column {name!r} has {len(column)} rows, others {rows}", "give rows alike")
-        out[part] = Column.of(column)
+        out[part] = Column.of(column, f"{source}: column {name!r}")
     return out
+
+
+def as_array(column: Any) -> np.ndarray:
+    """A column as NumPy has it. Lists may mix numbers, text and tuples; NumPy would make them alike."""
+    if isinstance(column, Sequence) and not isinstance(column, str | bytes):
+        return np.fromiter(column, object, len(column))
+    if isinstance(column, np.ma.MaskedArray):
+        values = np.ma.getdata(column).astype(object)
+        values[np.ma.getmaskarray(column)] = None
+        return values
+    return np.asarray(column)

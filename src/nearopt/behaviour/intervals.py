@@ -1,0 +1,124 @@
+"""Intervals: from a covariance, from the profile of the likelihood, from resampled trajectories.
+
+covariance  estimate ± z · s.e.; of τ, γ on the scale on which they are fitted, log τ and logit γ
+profile     {θ_i : 2 (ℓ(θ̂) − max ℓ(θ with θ_i)) ≤ χ²_1(level)}: right where the likelihood is skewed
+bootstrap   percentiles of refits to resampled episodes or subjects: right where these differ from each other
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+import scipy.stats
+
+from nearopt.behaviour.optimise import data_of, optimise
+from nearopt.behaviour.uncertainty import Fit, standard_errors
+from nearopt.checks import number
+from nearopt.mdp.errors import GroupError, KindError
+
+FARTHEST = 2.0**20  # standard errors from the optimum at which a profile is taken to be open
+POSITIVE, UNIT = ("temperature",), ("discount",)
+
+
+def by_covariance(fit: Fit, level: float, kind: str, group: np.ndarray | None) -> np.ndarray:
+    """(2, R) of the public parameters."""
+    z = scipy.stats.norm.ppf(0.5 + check_level(level) / 2)
+    estimate = np.asarray(fit.family.public(jnp.asarray(fit.theta)))
+    error = standard_errors(fit, kind, group)
+    out = np.stack([estimate - z * error, estimate + z * error])
+    for k, name in enumerate(fit.family.public_names, start=fit.family.reward.size):
+        x, s = estimate[k], error[k]
+        if name in POSITIVE:
+            out[:, k] = x * np.exp(np.array([-z, z]) * s / x)
+        if name in UNIT:
+            slope = s / max(x * (1 - x), 1e-300)
+            out[:, k] = 1 / (1 + np.exp(-(np.log(x / (1 - x)) + np.array([-z, z]) * slope))) if 0 < x < 1 else x
+    return out
+
+
+def by_profile(fit: Fit, level: float) -> np.ndarray:
+    """(2, R) of the public parameters; ±inf where the likelihood never falls far enough."""
+    if fit.family.scale_free:
+        raise KindError("there is no profile of coefficients of length 1", "fix the temperature")
+    z2 = scipy.stats.chi2.ppf(check_level(level), 1)
+    data, base = data_of(fit.decisions), None
+    base = optimise(fit.family, data, fit.penalties, fit.theta, fit.free).value
+    deviance = lambda value: 2 * fit.decisions.total * (value - base)
+    error = theta_errors(fit)
+    out = np.full((2, len(fit.theta)), np.nan)
+    for i in np.flatnonzero(fit.free):
+        free = fit.free.copy()
+        free[i] = False
+
+        def excess(x: float, i: int = i, free: np.ndarray = free) -> float:
+            theta = fit.theta.copy()
+            theta[i] = x
+            return deviance(optimise(fit.family, data, fit.penalties, theta, free).value) - z2
+
+        out[:, i] = [side(excess, fit.theta[i], sign * error[i], np.sqrt(z2)) for sign in (-1, 1)]
+    return readable(fit, out)
+
+
+def side(excess: Callable[[float], float], centre: float, step: float, z: float) -> float:
+    """Where the profile crosses, on one side."""
+    if not np.isfinite(step):
+        return float(np.copysign(np.inf, step))
+    near, far = 0.0, z
+    while not (e := excess(centre + far * step)) > 0:
+        if far > FARTHEST or np.isnan(e):
+            return float(np.copysign(np.inf, step))
+        near, far = far, 2 * far
+    if not np.isfinite(e):  # the agent has no finite value there: halve until it has
+        while far - near > 1e-6 * far and not np.isfinite(excess(centre + far * step)):
+            far = (near + far) / 2
+    root = scipy.optimize.brentq(lambda x: excess(centre + x * step), near, far, xtol=1e-6, rtol=1e-8)
+    return float(centre + root * step)
+
+
+def theta_errors(fit: Fit) -> np.ndarray:
+    """(Q,) standard errors of θ itself, to measure steps with."""
+    from nearopt.behaviour.uncertainty import covariance_of
+
+    covariance, endless = covariance_of(fit, "hessian", None)
+    return np.where(endless > 1e-6, np.inf, np.sqrt(np.diag(covariance)))
+
+
+def readable(fit: Fit, theta: np.ndarray) -> np.ndarray:
+    """Bounds of θ as bounds of the public parameters, one at a time; NaN for the action prior, which has no own θ."""
+    size, names = fit.family.reward.size, fit.family.dials
+    out = np.full((2, size + len(fit.family.public_names)), np.nan)
+    out[:, :size] = theta[:, :size]
+    for k, name in enumerate(fit.family.public_names):
+        if name in names and not name.startswith("log prior"):
+            x = theta[:, size + names.index(name)]
+            with np.errstate(over="ignore"):
+                out[:, size + k] = np.exp(x) if name in POSITIVE else 1 / (1 + np.exp(-x)) if name in UNIT else x
+    return out
+
+
+def by_bootstrap(fit: Fit, level: float, group: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """(2, R) percentiles over refits to resampled groups of trajectories."""
+    tail = (1 - check_level(level)) / 2
+    return np.quantile(bootstrap(fit, group, draws, seed), [tail, 1 - tail], axis=0)
+
+
+def bootstrap(fit: Fit, group: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """(draws, R) public parameters of refits; each draws as many groups as there are, with replacement."""
+    members = np.unique(group, return_inverse=True)[1]
+    count = int(members.max()) + 1
+    if count < 2:
+        raise GroupError("there is one group of trajectories to resample", "resample episodes, or record more")
+    rng, out = np.random.default_rng(seed), []
+    for _ in range(draws):
+        weight = np.bincount(rng.integers(count, size=count), minlength=count)[members].astype(float)
+        found = optimise(fit.family, data_of(fit.decisions, weight), fit.penalties, fit.theta, fit.free)
+        out.append(np.asarray(fit.family.public(jnp.asarray(found.theta))))
+    return np.stack(out)
+
+
+def check_level(level: float) -> float:
+    level = number(level, KindError, "level")
+    if not 0 < level < 1:
+        raise KindError(f"the level is {level:g}", "give a number between 0 and 1, such as 0.95")
+    return level
