@@ -25,15 +25,19 @@ from nearopt.behaviour.decisions import Decisions, collect, steps
 from nearopt.behaviour.diagnosis import no_maximum, nothing_learned
 from nearopt.behaviour.family import Family, explain, explain_world, tables
 from nearopt.behaviour.identifiability import Identifiability, after, before, blind_to_luck
-from nearopt.behaviour.intervals import by_bootstrap, by_covariance, by_profile
+from nearopt.behaviour.intervals import by_bootstrap, by_covariance, by_profile, readable
+from nearopt.behaviour.likelihood import policies, with_discount
 from nearopt.behaviour.maxent import collect_passages
 from nearopt.behaviour.optimise import Optimum, Penalties, data_of, optimise
 from nearopt.behaviour.rewards import build_reward
-from nearopt.behaviour.uncertainty import Fit, standard_errors
+from nearopt.behaviour.simulate import walk
+from nearopt.behaviour.uncertainty import Fit, effective_parameters, standard_errors
 from nearopt.checks import check_dials, check_discount, check_model, check_prior, check_span, number
 from nearopt.mdp.errors import GroupError, KindError, NoDecisionsError, PenaltyError, TrajectoryShapeError
+from nearopt.problem import pose
 
 if TYPE_CHECKING:
+    from nearopt.behaviour.luck import OptimismTest
     from nearopt.mdp.model import MDP
     from nearopt.records.trajectories import Trajectories
 
@@ -168,7 +172,7 @@ class BehaviourModel(BaseEstimator):
 
     def remember(self, fit: Fit, optimum: Optimum) -> None:
         """Sets the attributes of a fitted model."""
-        for name in ("stderr_", "identifiability_"):
+        for name in ("stderr_", "identifiability_", "num_parameters_"):
             self.__dict__.pop(name, None)
         family, decisions, theta = fit.family, fit.decisions, jnp.asarray(fit.theta)
         policy, reward, at, public = tables(family, theta)
@@ -217,7 +221,7 @@ class BehaviourModel(BaseEstimator):
         check_is_fitted(self)
         with jax.enable_x64(True):
             if kind == "profile":
-                bounds = by_profile(self.fit_, level)
+                bounds = readable(self.fit_, by_profile(self.fit_, level))
             elif kind == "bootstrap":
                 bounds = by_bootstrap(self.fit_, level, self.groups(by or "episode"), draws, seed)
             else:
@@ -244,6 +248,31 @@ class BehaviourModel(BaseEstimator):
         """Whether the data, without any penalty, tell all parameters apart."""
         return self.identifiability_.identifiable
 
+    @cached_property
+    def num_parameters_(self) -> float:
+        """Effective parameters, tr F (F + Λ)⁻¹: with no penalty, as many as the data tell apart."""
+        check_is_fitted(self)
+        with jax.enable_x64(True):
+            return effective_parameters(self.fit_)
+
+    def optimism_test(self, trajectories: "Trajectories", level: float = 0.95) -> "OptimismTest":
+        """Is this animal optimistic? Fits κ, with a profile interval, and tests κ = 0 and κ = 1 by likelihood ratio.
+
+        Refits from the settings of this model, except its optimism; nothing of it is changed.
+        """
+        from nearopt.behaviour.luck import test_optimism
+
+        return test_optimism(self, trajectories, level)
+
+    def hard_policy(self) -> np.ndarray:
+        """The best actions for the fitted reward, hard control (τ = 0, κ = 0), ties shared: shape of `policy_`."""
+        check_is_fitted(self)
+        family = self.fit_.family
+        with jax.enable_x64(True):
+            at = family.read(jnp.asarray(self.fit_.theta))
+            problem = pose(family.blocks, family.steps, family.reward(at.coef), 0.0, 0.0)
+            return np.asarray(policies(with_discount(problem, at.discount), family.steps))
+
     def coefficients(self, public: np.ndarray) -> np.ndarray:
         """That part of all parameters which belongs to `coef_`, in its shape."""
         return self.fit_.family.reward.public(public[: self.fit_.family.reward.size])
@@ -259,6 +288,21 @@ class BehaviourModel(BaseEstimator):
         if self.subject_ is None:
             raise GroupError("the trajectories name no subject", "read them with subject=..., or group by episode")
         return self.subject_
+
+    # ------------------------------------------------------------ predicting
+    def simulate(self, trajectories: "Trajectories", seed: int = 0) -> "Trajectories":
+        """What this agent would have done in their stead: first states and lengths are those of the recorded ones.
+
+        It acts as if the world were p_κ; the world moves by p. Trajectories without a first state are left out.
+        """
+        check_is_fitted(self)
+        check_trajectories(trajectories)
+        trajectories = trajectories[trajectories.state[:, 0] >= 0]
+        length = np.maximum(trajectories.length, 1)
+        span = len(self.policy_) if self.policy_.ndim == 3 else 0
+        late = self.horizon == "episode" and not self.fit_.family.reward.time_varying
+        offset = span - length if late else np.zeros_like(length)
+        return walk(self.mdp, self.policy_, offset, trajectories.state[:, 0], length, np.random.default_rng(seed))
 
     # ------------------------------------------------------------ judging
     def score(self, trajectories: "Trajectories", y: Any = None) -> float:

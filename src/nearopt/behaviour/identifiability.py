@@ -90,6 +90,16 @@ def blind_to_luck(mdp: MDP, family: Family) -> bool:
 
 def after(mdp: MDP, fit: Fit) -> Identifiability:
     """The null directions at θ, explained. Call it under 64-bit JAX."""
+    found = of_theta(mdp, fit)
+    if not fit.family.scale_free:
+        return found
+    words = "temperature and the scale of the reward: only reward/temperature shows"
+    scale = Direction(1, words, fit.theta[None] / max(np.linalg.norm(fit.theta), 1e-300))
+    return Identifiability(found.size + 1, found.rank, (scale, *found.directions))
+
+
+def of_theta(mdp: MDP, fit: Fit) -> Identifiability:
+    """The null directions of θ itself, which lacks τ where the reward comes in every scale."""
     root = fisher_root(fit)
     scale = np.sqrt((root**2).sum(axis=0))
     size = len(scale)
@@ -133,6 +143,7 @@ def explain_rest(mdp: MDP, fit: Fit, rest: np.ndarray) -> Iterator[Direction]:
     """Combinations of parameters that together change nothing: constants, potentials, dials, and the remainder."""
     if not len(rest):
         return
+    names = [*coefficient_names(mdp, fit.family), *fit.family.dials]
     change = reward_change(mdp, fit, rest)
     dials = np.abs(rest[:, fit.family.reward.size :]).max(axis=1, initial=0.0) > 1e-7
     for words, basis in named_changes(mdp, fit):
@@ -146,12 +157,40 @@ def explain_rest(mdp: MDP, fit: Fit, rest: np.ndarray) -> Iterator[Direction]:
             yield Direction(int(inside.sum()), words, vectors[inside] @ rest)
             rest, change = vectors[~inside] @ rest, change @ vectors[~inside].T
             dials = np.abs(rest[:, fit.family.reward.size :]).max(axis=1, initial=0.0) > 1e-7
-    names = [*coefficient_names(mdp, fit.family), *fit.family.dials]
-    for vector in rest:
-        order = np.argsort(-np.abs(vector))[:SHOWN]
-        shown = [f"{vector[i]:+.2g} {names[i]}" for i in order if abs(vector[i]) > 0.01]
-        more = ", ..." if (np.abs(vector) > 0.01).sum() > len(shown) else ""
-        yield Direction(1, f"parameters that only show together: {', '.join(shown)}{more}", vector[None])
+    unseen = ~np.append(visited_coefficients(mdp, fit), np.ones(len(fit.family.dials), bool))
+    _, values, vectors = scipy.linalg.svd(rest[:, ~unseen].T, full_matrices=True)
+    hidden = np.append(values, np.zeros(len(rest) - len(values))) <= 1e-7
+    if hidden.any():
+        words = f"features never visited, which show only in where nobody went: {some(names, np.flatnonzero(unseen))}"
+        yield Direction(int(hidden.sum()), words, vectors[hidden] @ rest)
+    rest = vectors[~hidden] @ rest
+    if len(rest) > SHOWN:
+        words = f"combinations of parameters that change no recorded state's policy, such as {loadings(names, rest[0])}"
+        yield Direction(len(rest), words, rest)
+    else:
+        for vector in rest:
+            yield Direction(1, f"parameters that only show together: {loadings(names, vector)}", vector[None])
+
+
+def loadings(names: list[str], vector: np.ndarray) -> str:
+    """The largest components."""
+    vector = vector / np.abs(vector).max()
+    order = np.argsort(-np.abs(vector), kind="stable")[:SHOWN]
+    shown = [f"{vector[i]:+.2g} × {names[i]}" for i in order if abs(vector[i]) > 0.01]
+    return ", ".join(shown) + (", ..." if (np.abs(vector) > 0.01).sum() > len(shown) else "")
+
+
+def visited_coefficients(mdp: MDP, fit: Fit) -> np.ndarray:
+    """(P,) bool: coefficients on which the reward of some recorded choice depends."""
+    reward, theta = fit.family.reward, jnp.asarray(fit.theta)
+    if not reward.size:
+        return np.zeros(0, bool)
+    slot = np.asarray(fit.family.blocks.slot)
+    cells = fit.decisions.cell.reshape(-1)[fit.decisions.place]
+    pairs = np.argwhere(np.isin(slot, np.unique(cells)))
+    time = (slice(None),) if reward.time_varying else ()
+    slope = np.asarray(jax.jacfwd(lambda c: reward(c)[(*time, pairs[:, 0], pairs[:, 1])])(theta[: reward.size]))
+    return (np.abs(slope) > 0).any(axis=tuple(range(slope.ndim - 1)))
 
 
 def reward_change(mdp: MDP, fit: Fit, vectors: np.ndarray) -> np.ndarray:

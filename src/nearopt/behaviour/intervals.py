@@ -5,7 +5,7 @@ profile     {θ_i : 2 (ℓ(θ̂) − max ℓ(θ with θ_i)) ≤ χ²_1(level)}: 
 bootstrap   percentiles of refits to resampled episodes or subjects: right where these differ from each other
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,9 +37,9 @@ def by_covariance(fit: Fit, level: float, kind: str, group: np.ndarray | None) -
     return out
 
 
-def by_profile(fit: Fit, level: float) -> np.ndarray:
-    """(2, R) of the public parameters; ±inf where the likelihood never falls far enough."""
-    if fit.family.scale_free:
+def by_profile(fit: Fit, level: float, which: Sequence[int] | None = None) -> np.ndarray:
+    """(2, Q) of θ, or of some of it and NaN elsewhere; ±inf where the likelihood never falls far enough."""
+    if fit.family.scale_free and which is None:
         raise KindError("there is no profile of coefficients of length 1", "fix the temperature")
     z2 = scipy.stats.chi2.ppf(check_level(level), 1)
     data, base = data_of(fit.decisions), None
@@ -47,7 +47,7 @@ def by_profile(fit: Fit, level: float) -> np.ndarray:
     deviance = lambda value: 2 * fit.decisions.total * (value - base)
     error = theta_errors(fit)
     out = np.full((2, len(fit.theta)), np.nan)
-    for i in np.flatnonzero(fit.free):
+    for i in np.flatnonzero(fit.free) if which is None else which:
         free = fit.free.copy()
         free[i] = False
 
@@ -57,7 +57,7 @@ def by_profile(fit: Fit, level: float) -> np.ndarray:
             return deviance(optimise(fit.family, data, fit.penalties, theta, free).value) - z2
 
         out[:, i] = [side(excess, fit.theta[i], sign * error[i], np.sqrt(z2)) for sign in (-1, 1)]
-    return readable(fit, out)
+    return out
 
 
 def side(excess: Callable[[float], float], centre: float, step: float, z: float) -> float:

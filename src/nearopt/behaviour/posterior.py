@@ -1,4 +1,4 @@
-"""The full posterior of a fitted `BehaviourModel`: NUTS (Hoffman & Gelman 2014; Betancourt 2017) on the exact likelihood.
+"""The full posterior of a fitted `BehaviourModel`, by NUTS (Hoffman & Gelman 2014; Betancourt 2017).
 
     log p(θ | data) = Σ log π_θ(a|s) − N (l2 ‖c‖² + smoothness Σ (c_i − c_j)²) − Σ ((θ_i − m_i)/σ_i)²/2     N decisions
 
@@ -18,16 +18,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nearopt.backup import is_zero
 from nearopt.behaviour.decisions import Decisions, num_choices
-from nearopt.behaviour.family import Family
-from nearopt.behaviour.likelihood import log_policy
-from nearopt.behaviour.optimise import FEW, Data, Penalties, hessian, objective
-from nearopt.behaviour.uncertainty import Fit
+from nearopt.behaviour.family import Family, explain
+from nearopt.behaviour.optimise import FEW, Data, Penalties, hessian, objective, value_and_gradient
+from nearopt.behaviour.uncertainty import FLAT, Fit
 from nearopt.checks import number
 from nearopt.mdp.blocks import power_of_two
 from nearopt.mdp.errors import ArgumentError, CountError, MissingExtraError, TemperatureError
@@ -57,7 +55,6 @@ PRIORS = {  # (mean, standard deviation) of normal priors, on the scale of θ
 DIMENSIONS = {"linear": ["feature"], "state": ["state"], "state_action": ["state", "action"], "network": ["weight"]}
 CHUNK = 100  # steps of a chain between two looks at the clock
 ROOM = 64  # cells per step that a small model always gets: other data then share compiled code
-ENTRIES = 2**22  # log-probabilities that are held at a time
 RHAT, DRAWS = (
     1.01,
     100,
@@ -79,31 +76,32 @@ class Target(NamedTuple):
     mean: Float[Array, " Q"]
     scale: Float[Array, " Q"]  # of normal priors; inf: none
 
-    def place(self, part: Float[Array, " D"]) -> Float[Array, " Q"]:
-        return self.whole.at[self.free].set(part)
+    def prior(self, theta: Float[Array, " Q"]) -> Float[Array, ""]:
+        """Minus the log density of the normal priors, up to a constant."""
+        return 0.5 * jnp.sum(((theta - self.mean) / self.scale) ** 2)
 
     def potential(self, part: Float[Array, " D"]) -> Float[Array, ""]:
-        """Minus the log density, up to a constant; +inf where the agent has no finite value."""
-        theta, guess = self.place(part), jnp.zeros(self.family.blocks.size)
+        """Minus the log density of what is free, up to a constant; +inf where the agent has no finite value."""
+        theta, guess = self.whole.at[self.free].set(part), jnp.zeros(self.family.blocks.size)
         loss, _ = objective(theta, self.family, self.data, self.penalties, guess)
-        energy = jnp.sum(self.data.count) * loss + 0.5 * jnp.sum(((theta - self.mean) / self.scale) ** 2)
+        energy = jnp.sum(self.data.count) * loss + self.prior(theta)
         return jnp.where(jnp.isnan(energy), jnp.inf, energy)
 
 
 class Settings(NamedTuple):
     num_warmup: int
     target_accept: float
-    dense: bool  # whether the metric is a full matrix
+    dense: bool = True  # whether the metric is a full matrix
 
     def kernel(self, target: Target) -> tuple:
-        """numpyro's NUTS: init(part, ...) and step(state)."""
+        """numpyro's NUTS: init(point, ...) and step(state)."""
         init, step = hmc(target.potential, algo="NUTS")
         options = dict(target_accept_prob=self.target_accept, dense_mass=self.dense, trajectory_length=None)
         return partial(init, num_warmup=self.num_warmup, **options), step
 
 
 class Draw(NamedTuple):
-    """A state of a chain, with the names of ArviZ; `part` is θ where it is free."""
+    """A state of a chain, by ArviZ's names; `part` is θ where it is free."""
 
     part: Any
     lp: Any
@@ -116,14 +114,14 @@ class Draw(NamedTuple):
 
 # ---------------------------------------------------------------- chains
 @eqx.filter_jit
-def begin(key: Any, part: Float[Array, " D"], metric: Array, target: Target, settings: Settings) -> Any:
+def begin(key: Any, point: ParamInfo, metric: Array, target: Target, settings: Settings) -> Any:
     """The first state of a chain."""
-    return settings.kernel(target)[0](part, inverse_mass_matrix=metric, rng_key=key)
+    return settings.kernel(target)[0](point, inverse_mass_matrix=metric, rng_key=key)
 
 
 @eqx.filter_jit
-def advance(state: Any, target: Target, settings: Settings, steps: int) -> tuple[Any, Draw]:
-    """The state after some steps, and what was met on the way. Data of the same shape share one compilation."""
+def advance(state: Any, target: Target, settings: Settings) -> tuple[Any, Draw]:
+    """The state after `CHUNK` steps, and the draws on the way. Data of one shape share one compilation."""
     init, step = settings.kernel(target)
     init(ParamInfo(state.z, state.potential_energy, state.z_grad))  # numpyro's `step` learns its settings here
 
@@ -132,41 +130,45 @@ def advance(state: Any, target: Target, settings: Settings, steps: int) -> tuple
         lp, size = -state.potential_energy, state.adapt_state.step_size
         return state, Draw(state.z, lp, state.energy, state.diverging, state.accept_prob, state.num_steps, size)
 
-    return lax.scan(one, state, length=steps)
+    return lax.scan(one, state, length=CHUNK)
 
 
-def run(
-    key: Any, part: np.ndarray, metric: np.ndarray, target: Target, settings: Settings, num_samples: int, bar: Any
-) -> Draw:
-    """One chain without its warm-up, as NumPy arrays (draw, ...)."""
-    total = settings.num_warmup + num_samples
-    size = -(-total // -(-total // CHUNK))
-    state, parts = begin(key, jnp.asarray(part), jnp.asarray(metric), target, settings), []
-    for _ in range(0, total, size):
-        state, draws = advance(state, target, settings, size)
-        parts.append(jax.device_get(draws))
-        bar.update(size)
-    return Draw(*(np.concatenate(x)[settings.num_warmup : total] for x in zip(*parts, strict=True)))
+def explore(fit: Fit, target: Target, settings: Settings, num_samples: int, keys: Any, bar: Any = None) -> Draw:
+    """A chain per key without its warm-up, as NumPy arrays (chain, draw, ...). Call it under 64-bit JAX."""
+    metric, chains, total = metric_at(fit, target), [], settings.num_warmup + num_samples
+    settings = settings._replace(dense=metric.ndim == 2)
+    for key in keys:
+        point, parts = start(fit, target, metric, key), []
+        state = begin(key, point, jnp.asarray(metric), target, settings)
+        for done in range(0, total, CHUNK):
+            state, draws = advance(state, target, settings)
+            parts.append(jax.device_get(draws))
+            _ = bar and bar.update(min(CHUNK, total - done))
+        chains.append([np.concatenate(x)[settings.num_warmup : total] for x in zip(*parts, strict=True)])
+    return Draw(*map(np.stack, zip(*chains, strict=True)))
 
 
 def metric_at(fit: Fit, target: Target) -> np.ndarray:
     """The inverse of the curvature at the optimum, (D, D); for many parameters ones, (D,)."""
     if len(fit.theta) > FEW:
         return np.ones(len(target.free))
-    guess = jnp.zeros(fit.family.blocks.size)
+    guess, free = jnp.zeros(fit.family.blocks.size), np.asarray(target.free)
     second = fit.decisions.total * np.asarray(hessian(target.whole, fit.family, fit.data, fit.penalties, guess)[0])
-    second = (second + np.diag(np.asarray(target.scale) ** -2.0))[np.ix_(target.free, target.free)]
-    values, vectors = np.linalg.eigh(second)
-    return (vectors / np.maximum(np.abs(values), 1e-10 * np.abs(values).max())) @ vectors.T
+    values, vectors = np.linalg.eigh((second + np.diag(np.asarray(target.scale) ** -2.0))[np.ix_(free, free)])
+    return (vectors / np.maximum(np.abs(values), FLAT * np.abs(values).max())) @ vectors.T
 
 
-def starts(target: Target, metric: np.ndarray, num_chains: int, seed: int) -> list[np.ndarray]:
-    """The optimum and a step away from it, as long as one draw of its Laplace approximation, per chain."""
-    centre, rng = np.asarray(target.whole)[target.free], np.random.default_rng(seed)
-    root = np.linalg.cholesky(metric) if metric.ndim == 2 else np.diag(metric)
-    away = [centre + root @ rng.normal(size=len(centre)) for _ in range(num_chains)]
-    potential = eqx.filter_jit(Target.potential)
-    return [part if np.isfinite(potential(target, jnp.asarray(part))) else centre for part in away]
+def start(fit: Fit, target: Target, metric: np.ndarray, key: Any) -> ParamInfo:
+    """The optimum, moved by a draw of its Laplace approximation where that is possible, so that chains start apart."""
+    free, guess = np.asarray(target.free), jnp.zeros(fit.family.blocks.size)
+    root = np.linalg.cholesky(metric) if metric.ndim == 2 else 0.0 * np.diag(metric)
+    away = target.whole.at[free].add(root @ jax.random.normal(jax.random.fold_in(key, 0), free.shape))
+    for theta in (away, target.whole):  # by the functions of `optimise`, which the fit has compiled
+        (loss, _), slope = value_and_gradient(theta, fit.family, fit.data, fit.penalties, guess)
+        if np.isfinite(loss):
+            break
+    prior, pull = jax.value_and_grad(target.prior)(theta)
+    return ParamInfo(theta[free], fit.decisions.total * loss + prior, (fit.decisions.total * slope + pull)[free])
 
 
 # ---------------------------------------------------------------- what is sampled
@@ -211,32 +213,25 @@ def check_count(value: Any, name: str, least: int) -> None:
 # ---------------------------------------------------------------- draws as a tree of datasets
 @eqx.filter_jit
 def published(family: Family, thetas: Float[Array, "m Q"]) -> Float[Array, "m R"]:
+    """What a user reads of every θ."""
     return jax.vmap(family.public)(thetas)
 
 
-@eqx.filter_jit
-def logs_at(family: Family, thetas: Float[Array, "m Q"], cell: Any, length: Any) -> Float[Array, "m C"]:
-    """log π of all cells, flattened, for every θ."""
-    guess = jnp.zeros(family.blocks.size)
-    return lax.map(lambda t: log_policy(family.problem(t), cell, length, guess).log_policy.reshape(-1), thetas)
-
-
-def log_likelihoods(family: Family, thetas: np.ndarray, decisions: Decisions) -> np.ndarray:
-    """(m, n) that of every trajectory."""
-    shape = (decisions.num_trajectories, decisions.cell.size)
-    times = scipy.sparse.csr_array((decisions.count, (decisions.row, decisions.place)), shape=shape)
-    size, out = min(len(thetas), max(1, ENTRIES // decisions.cell.size)), []
-    for start in range(0, len(thetas), size):
-        rows = np.minimum(np.arange(start, start + size), len(thetas) - 1)
-        out.append((times @ np.asarray(logs_at(family, thetas[rows], decisions.cell, decisions.length)).T).T)
-    return np.concatenate(out)[: len(thetas)]
+def log_likelihoods(fit: Fit, thetas: np.ndarray) -> np.ndarray:
+    """(..., n) that of every trajectory."""
+    cell, length = fit.decisions.cell, fit.decisions.length
+    each = [
+        fit.decisions.each(explain(fit.family, jnp.asarray(t), cell, length))
+        for t in thetas.reshape(-1, thetas.shape[-1])
+    ]
+    return np.reshape(each, (*thetas.shape[:-1], -1))
 
 
 def parameters(model: "BehaviourModel", thetas: np.ndarray) -> dict[str, tuple[list[str], np.ndarray]]:
     """Name → dimensions and draws (chain, draw, ...) of the public parameters."""
     family = model.fit_.family
     reward, lead = family.reward, thetas.shape[:2]
-    public = np.asarray(published(family, thetas.reshape(-1, thetas.shape[-1]))).reshape(*lead, -1)
+    public = np.asarray(published(family, jnp.asarray(thetas.reshape(-1, thetas.shape[-1])))).reshape(*lead, -1)
     coef, dials = np.split(public, [reward.size], axis=-1)
     out: dict[str, tuple[list[str], np.ndarray]] = {}
     if reward.size:
@@ -303,20 +298,13 @@ def sample(
     if not 0 < number(target_accept, ArgumentError, "target_accept") < 1:
         raise ArgumentError(f"target_accept is {target_accept:g}", "give a number between 0 and 1")
     fit = model.fit_
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), tqdm(total=num_chains * (num_warmup + num_samples), disable=not progress) as bar:
         target = make_target(fit, priors)
-        metric = metric_at(fit, target)
-        settings = Settings(int(num_warmup), float(target_accept), metric.ndim == 2)
         keys = jax.random.split(jax.random.key(seed), num_chains)
-        with tqdm(total=num_chains * (num_warmup + num_samples), disable=not progress) as bar:
-            points = starts(target, metric, num_chains, seed)
-            chains = [run(k, p, metric, target, settings, num_samples, bar) for k, p in zip(keys, points, strict=True)]
-        draws = Draw(*map(np.stack, zip(*chains, strict=True)))
-        thetas = np.broadcast_to(fit.theta, (*draws.lp.shape, len(fit.theta))).copy()
+        draws = explore(fit, target, Settings(int(num_warmup), float(target_accept)), int(num_samples), keys, bar)
+        thetas = np.tile(fit.theta, (*draws.lp.shape, 1))
         thetas[..., fit.free] = draws.part
-        each = log_likelihoods(fit.family, thetas.reshape(-1, len(fit.theta)), fit.decisions)
-        found = parameters(model, thetas)
-    tree = as_tree(model, found, draws, each.reshape(*draws.lp.shape, -1))
+        tree = as_tree(model, parameters(model, thetas), draws, log_likelihoods(fit, thetas))
     used = {name: prior for name, prior in normals(fit, priors) if np.isfinite(prior[1])}
     tree.attrs |= dict(tuning_steps=num_warmup, seed=seed, priors=json.dumps(used))
     if words := doubts(tree["posterior"].to_dataset(), draws.diverging):

@@ -172,3 +172,17 @@ def fisher_root(fit: Fit) -> np.ndarray:
     logs = explain(fit.family, jnp.asarray(fit.theta), seen.cell, fit.decisions.length)
     weight = np.sqrt(seen.count * np.exp(np.asarray(logs))).reshape(-1)[seen.place]
     return weight[:, None] * jacobian(fit.family, fit.theta, data)[seen.place]
+
+
+def effective_parameters(fit: Fit) -> float:
+    """tr F (F + Λ)⁻¹ = Σ λ/(1+λ), λ the eigenvalues of B Λ⁻¹ Bᵀ; the rank of F without l2."""
+    root = fisher_root(fit)[:, fit.free]
+    if float(fit.penalties.l2) <= 0:
+        values = np.linalg.svd(root / np.maximum(np.sqrt((root**2).sum(axis=0)), 1e-300), compute_uv=False)
+        return float((values**2 > FLAT * (values**2).max(initial=0.0)).sum())
+    ridge = curvature_of_penalty(fit).diagonal()[fit.free].max(initial=0.0)
+    prior = scipy.sparse.csc_array(curvature_of_penalty(fit))[fit.free][:, fit.free]
+    dials = (prior.diagonal() == 0).astype(float)  # not penalised: as good as free
+    prior = scipy.sparse.csc_array(prior + scipy.sparse.diags_array(dials * FLAT * max(ridge, 1.0)))
+    values = np.linalg.eigvalsh(root @ scipy.sparse.linalg.splu(prior).solve(root.T.copy()))
+    return float((np.maximum(values, 0.0) / (1 + np.maximum(values, 0.0))).sum())
