@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,8 @@ import scipy.stats
 
 import nearopt as no
 from benchmarks.harness import machine
-from nearopt.behaviour.posterior import Settings, explore, make_target, published
+from nearopt.behaviour.posterior import Settings, Target, explore, make_target, published
+from nearopt.behaviour.uncertainty import Fit
 
 DRAWS, THIN, WARMUP = 63, 5, 300  # ranks are 0 .. DRAWS, of every THIN-th draw
 BINS = 16
@@ -243,25 +245,36 @@ class Ranks:
     seconds: float = 0.0
 
 
+potential = eqx.filter_jit(Target.potential)
+
+
+def fitted(case: Case, recorded: no.Trajectories) -> tuple[Fit, bool]:
+    """The fit, and whether there is one; without one, as little data often are, the chain begins where fits begin."""
+    model = case.model()
+    try:
+        return model.fit(recorded).fit_, True
+    except (ValueError, UnboundLocalError):  # ours and SciPy's
+        family = model.family(case.span)
+        decisions = model.collect(recorded, family)
+        return Fit(family, family.start, decisions, model.penalties(), np.ones(len(family.start), bool)), False
+
+
 def replicate(case: Case, theta: np.ndarray, policy: np.ndarray, seed: int, into: Ranks) -> None:
     """One replication: behaviour of the agent at θ, its posterior, the ranks of the truth in it."""
     recorded = simulate(np.random.default_rng([seed, 1]), case.world, policy, np.array(case.lengths))
     begin = time.perf_counter()
     with warnings.catch_warnings(), jax.enable_x64(True):
         warnings.simplefilter("ignore")  # of fits to little data
-        try:
-            fit = case.model().fit(recorded).fit_
-        except no.NearoptError:
-            into.failed += 1
-            return
+        fit, worked = fitted(case, recorded)
         target = make_target(fit, case.priors)
         draws = explore(fit, target, Settings(WARMUP, 0.8), DRAWS * THIN, [jax.random.key(seed)])
         thinned = np.concatenate([draws.part[0, THIN - 1 :: THIN], theta[None]])
         public = np.asarray(published(fit.family, jnp.asarray(thinned)))
-        own = -float(target.potential(jnp.asarray(theta)))
+        own = -float(potential(target, jnp.asarray(theta)))
     values = np.column_stack([public, np.append(draws.lp[0, THIN - 1 :: THIN], own)])
     into.rank.append((values[:-1] < values[-1]).sum(axis=0))
     into.diverged += int(draws.diverging.sum())
+    into.failed += not worked
     into.seconds += time.perf_counter() - begin
 
 
@@ -312,7 +325,7 @@ def main() -> None:
     show("| case | replications | fits refused | diverged | ms each | quantity | χ² | ECDF | mean rank / its s.e. |")
     show("|---|---:|---:|---:|---:|---|---:|---:|---:|")
     smallest, count = 1.0, 0
-    for position, which in enumerate(options.only):
+    for which in options.only:
         case, end = CASES[which], time.monotonic() + options.minutes * 60 / len(options.only)
         found = calibrate(case, options.replications, seed=which + 1, deadline=end)
         ranks = np.array(found.rank)

@@ -123,3 +123,12 @@ def test_a_row_of_minus_infinity_has_gradient_zero():
     np.testing.assert_array_equal(gradient(q, log_prior, jnp.asarray(1.0))[0], [[0, 1], [0, 0]])
     policy = soft_max(q, log_prior, jnp.asarray(1.0)).policy
     np.testing.assert_array_equal(policy, [[0.5, 1], [0.5, 0]])  # the prior, where there is nothing to choose by
+
+
+@pytest.mark.parametrize("scale", [0.7, 2.0])
+def test_a_forbidden_branch_counts_in_the_slope_of_the_scale(scale):
+    """M(θ) = (1/θ) log (½ e^θ): a branch of −inf has no weight, but it is part of the divergence dM/dθ."""
+    x, p = jnp.array([1.0, -INF]), jnp.array([0.5, 0.5])
+    with jax.enable_x64(True):
+        slope = jax.grad(lambda t: entropic_mean(jnp.asarray(x, float), jnp.asarray(p, float), t).mean)(scale)
+    np.testing.assert_allclose(slope, np.log(2) / scale**2, rtol=1e-12)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nearopt import functional as functional
     from nearopt.behaviour.estimator import BehaviourModel as BehaviourModel
+    from nearopt.behaviour.recovery import Recovery as Recovery
+    from nearopt.behaviour.recovery import recover as recover
     from nearopt.inference.ledger import Ledger as Ledger
     from nearopt.inference.ledger import ledger as ledger
     from nearopt.inference.posterior import Posterior as Posterior
@@ -34,10 +36,12 @@ PUBLIC = {
     "Solution": "nearopt.planning.solve",
     "Trajectories": "nearopt.records.trajectories",
     "evaluate": "nearopt.planning.evaluation",
+    "Recovery": "nearopt.behaviour.recovery",
     "functional": "nearopt.functional",
     "infer": "nearopt.inference.posterior",
     "ledger": "nearopt.inference.ledger",
     "load": "nearopt.mdp.files",
+    "recover": "nearopt.behaviour.recovery",
     "solve": "nearopt.planning.solve",
 }
 __all__ = sorted(PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]

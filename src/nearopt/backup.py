@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from nearopt.mdp.blocks import Blocks
@@ -28,6 +29,7 @@ from nearopt.mdp.blocks import Blocks
 Scalar = float | Float[Array, ""]
 UNROLL = 32  # rows up to which a reduction over the first axis is written out: XLA then fuses it with the gather
 SERIES = 1 / 32  # |θ|·range under which the entropic mean is summed as a series around the arithmetic mean
+FAR = 1e300  # a slope above this is as good as infinite
 TIES = 1e-12  # at τ = 0, actions within this relative distance of the best are tied
 
 
@@ -111,7 +113,8 @@ def curved_mean(x: Float[Array, "K ..."], probability: Float[Array, "K ..."], sc
 def curved_mean_jvp(primals: tuple, tangents: tuple) -> tuple[Mean, Mean]:
     """dM = Σ ω dx + dθ KL(ω‖p)/θ² + Σ (e^h − 1)/θ dp, with ω the tilted probabilities and h = θ(x − M) = log ω/p.
 
-    With Σ p e^h = 1 the divergence is Σ p (h e^h − e^h + 1), every term at least 0: nothing cancels. dp sums to 0.
+    With Σ p e^h = 1 the divergence is Σ p (h e^h − e^h + 1), every term at least 0: nothing cancels; branches of −inf,
+    where e^h = 0, have their part p in it. dp sums to 0.
     """
     (x, probability, scale), (dx, dp, dscale) = primals, tangents
     row = curved_mean(x, probability, scale)
@@ -124,7 +127,8 @@ def curved_mean_jvp(primals: tuple, tangents: tuple) -> tuple[Mean, Mean]:
     bend = jnp.where(near, probability * gap**2 * polynomial(h, CHI), (weight * (h - 1) + probability) / theta**2)
     grow = jnp.where(near, gap * polynomial(h, PHI), jnp.expm1(jnp.where(near, 0.0, h)) / theta)
     zero = lambda terms: jnp.where(live, terms, 0.0).sum(axis=0)
-    dmean = zero(weight * dx) + zero(bend) * dscale + zero(grow * dp)
+    lost = jnp.where((x == -jnp.inf) & (row.mean > -jnp.inf), probability, 0.0).sum(axis=0) / theta**2
+    dmean = zero(weight * dx) + (zero(bend) + lost) * dscale + zero(grow * dp)
     d = jnp.where(live, x - row.shift, 0.0)
     dtotal = row.total * zero(weight * (scale * dx + d * dscale)) + zero(jnp.exp(scale * d) * dp)
     return row, Mean(dmean, jnp.zeros_like(row.shift), dtotal)
@@ -219,7 +223,14 @@ def discounted(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Fl
     if is_one(discount):
         return value
     gamma = jnp.full_like(value, discount)
-    return entropic_mean(jnp.stack([value, jnp.zeros_like(value)]), jnp.stack([gamma, 1 - gamma]), scale).mean
+    mean = entropic_mean(jnp.stack([value, jnp.zeros_like(value)]), jnp.stack([gamma, 1 - gamma]), scale).mean
+    if is_zero(scale) or not isinstance(discount, Tracer):
+        return mean
+    # at γ = 1 ending has probability 0, which a mean leaves out; its derivative in γ, (1 − e^(−θV))/θ, is not 0
+    finite = jnp.where(value > -jnp.inf, value, 0.0)
+    y = -scale * finite
+    slope = finite * jnp.where(jnp.abs(y) < SERIES, polynomial(y, PHI), jnp.expm1(y) / jnp.where(y == 0, 1.0, y))
+    return mean + (gamma - lax.stop_gradient(gamma)) * jnp.where(gamma == 1, jnp.clip(slope, -FAR, FAR), 0.0)
 
 
 def going_on(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Float[Array, " n"]:

@@ -190,11 +190,8 @@ def log_likelihood(
         discount = None
     traced |= {"reward": reward, "log_prior": log_prior} | ({} if discount is None else {"discount": discount})
     horizon = check_span(horizon)
-    timed = jnp.ndim(reward) == 4 or jnp.shape(reward) == (
-        steps(trajectories, horizon),
-        mdp.num_states,
-        mdp.num_actions,
-    )
+    span, shape = steps(trajectories, horizon), () if reward is None else jnp.shape(reward)
+    timed = len(shape) == 4 or shape == (span, mdp.num_states, mdp.num_actions)
     decisions = collect(mdp, trajectories, horizon, timed)
 
     def function(arguments: dict[str, Any]) -> Float[Array, " n"]:
@@ -208,9 +205,8 @@ def log_likelihood(
 
 @eqx.filter_jit
 def likelihoods(problem: Problem, decisions: Decisions) -> Float[Array, " n"]:
-    return each(
-        log_policy(problem, decisions.cell, decisions.length, jnp.zeros(problem.blocks.size)).log_policy, decisions
-    )
+    guess = jnp.zeros(problem.blocks.size)
+    return each(log_policy(problem, decisions.cell, decisions.length, guess).log_policy, decisions)
 
 
 def dials(temperature: Scalar, optimism: Scalar) -> tuple[dict[str, Any], dict[str, Any]]:

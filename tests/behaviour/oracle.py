@@ -303,14 +303,15 @@ def walk(rng, agent, length):
 def record(rng, agent, horizon, length):
     """Four rows of 1 to `length` decisions of positive probability, from the second of which one is missing.
 
-    Each row has the same number of decisions in every case, so that cases of one shape share compiled code.
+    So that cases of one shape share compiled code, rows are as long in every case, and for ever no row repeats itself.
     """
     lengths = [length, length, (length + 1) // 2, 1]
     states, actions = np.full((4, length + 1), -1), np.full((4, length), -1)
     for i, wanted in enumerate(lengths):
         for _ in range(50):
             s, a = walk(rng, agent, wanted)
-            if len(a) == wanted and log_likelihood(agent, horizon, [s], [a])[0] > -INF:
+            fits = len(a) == wanted and (horizon is not None or len({*zip(s, a, strict=False)}) == wanted)
+            if fits and log_likelihood(agent, horizon, [s], [a])[0] > -INF:
                 break
         else:
             return None

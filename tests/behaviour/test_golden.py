@@ -63,12 +63,12 @@ def test_rust_likelihood_at_the_published_numbers():
     recorded = buses()
     assert len(recorded) == 37 and recorded.num_decisions == 37 * 116 and (recorded.action == 1).sum() == 33
     found = no.functional.log_likelihood(mdp, recorded, reward=features @ [10.07494, 2.29309])
-    assert round(-float(np.sum(found)), 4) == 163.5843
+    assert round(-float(np.asarray(found).sum()), 4) == 163.5843
 
 
 @needs(BUSES)
 def test_rust_maximum_likelihood(rust):
-    assert rust.converged_ and all(rust.identifiable_)
+    assert rust.converged_ and np.all(rust.identifiable_)
     np.testing.assert_allclose(rust.coef_, [10.07494, 2.29309], atol=5e-5)
     np.testing.assert_allclose(-rust.log_likelihood_, 163.58428, atol=5e-5)
 

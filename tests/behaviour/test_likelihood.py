@@ -11,7 +11,7 @@ import pytest
 import nearopt as no
 from tests.behaviour.oracle import INF, Agent, Case, derivative, random_case
 
-MODELS = 25  # per cell, 300 in all
+MODELS = 30  # per cell, 300 in all
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,17 @@ class Cell:
         return random_case(seed, self.size, kind, self.horizon, self.length, optimism, discount, prior, **where)
 
 
-CELLS = [
-    Cell(None, "model", (4, 3), 6, "model"),
-    Cell(None, "state", (4, 3), 6, "given"),
-    Cell(None, "choice", (4, 3), 6, "one"),
-    Cell(None, "branch", (3, 2), 6, "one"),
-    Cell(1, "state", (3, 2), 1, "model"),
+CELLS = [  # models alike in size, horizon, next-state rewards, time axis and the coin share compiled code
+    Cell(None, "model", (4, 3), 3, "model"),
+    Cell(None, "state", (4, 3), 3, "given"),
+    Cell(None, "choice", (4, 3), 3, "model"),
+    Cell(None, "branch", (3, 2), 3, "one"),
+    Cell(3, "state", (4, 3), 3, "model"),
     Cell(3, "choice", (4, 3), 3, "given"),
-    Cell(4, "branch", (3, 2), 4, "model"),
-    Cell(3, "timed choice", (4, 3), 3, "one"),
-    Cell(2, "timed branch", (2, 3), 2, "given"),
-    Cell("episode", "model", (3, 2), 4, "one"),
-    Cell("episode", "timed choice", (4, 3), 3, "given"),
-    Cell("episode", "timed branch", (3, 2), 4, "model"),
+    Cell(3, "timed branch", (4, 3), 3, "one"),
+    Cell(4, "model", (3, 2), 4, "model"),
+    Cell("episode", "choice", (4, 3), 3, "model"),
+    Cell("episode", "timed choice", (2, 3), 2, "given"),
 ]
 
 
@@ -79,34 +77,36 @@ def close(found, known, tolerance=1e-12):
 # ---------------------------------------------------------------- random models
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_random_models_equal_the_oracle(cell):
-    """Values, and slopes in a random direction of everything at once; each on its own where that fails."""
-    plain = CELLS.index(cell) % 2  # the limit κ = 0 and the rest compile apart: a cell calls without JAX around for one
     for i in range(MODELS):
-        case, rng = cell.case(i), np.random.default_rng(i)
-        agent, exact = case.agent, case.exact()
-        if (agent.optimism != 0) == plain:
-            found = likelihood(case)
-            assert found.dtype == np.float64
-            close(found, exact)
-        names = ["reward", "temperature", "optimism", "log_prior"] + ["discount"] * (agent.discount < 1)
-        at = {name: np.asarray(getattr(agent, name), float) for name in names}
-        direction = {name: np.where(np.isfinite(x), rng.normal(size=x.shape), 0) for name, x in at.items()}
-        weights = rng.normal(size=len(exact))
-        mdp, recorded = case.mdp(), case.trajectories()
-
-        def total(given, mdp=mdp, recorded=recorded, weights=weights):
-            found = no.functional.log_likelihood(mdp, recorded, horizon=cell.horizon, **given)
-            return weights @ found, found
-
-        with jax.enable_x64(True):
-            slopes, found = jax.grad(total, has_aux=True)({name: jnp.asarray(x) for name, x in at.items()})
+        case = cell.case(i)
+        found, exact = likelihood(case), case.exact()
+        assert found.dtype == np.float64
         close(found, exact)
-        slopes = {name: float(np.sum(np.asarray(slopes[name]) * direction[name])) for name in names}
-        compare(slopes, lambda given, case=case, w=weights: np.dot(w, case.exact(**given)), at, direction, case)
+        if i % 3 == 0:
+            check_gradient(case, exact, np.random.default_rng(i))
+
+
+def check_gradient(case, exact, rng):
+    """Values and slopes where everything is traced, in a random direction of all arguments at once."""
+    agent, mdp, recorded = case.agent, case.mdp(), case.trajectories()
+    names = ["reward", "temperature", "optimism", "log_prior"] + ["discount"] * (agent.discount < 1)
+    at = {name: np.asarray(getattr(agent, name), float) for name in names}
+    direction = {name: np.where(np.isfinite(x), rng.normal(size=x.shape), 0) for name, x in at.items()}
+    weights = rng.normal(size=len(exact))
+
+    def total(given):
+        found = no.functional.log_likelihood(mdp, recorded, horizon=case.horizon, **given)
+        return weights @ found, found
+
+    with jax.enable_x64(True):
+        slopes, found = jax.grad(total, has_aux=True)({name: jnp.asarray(x) for name, x in at.items()})
+    close(found, exact)
+    slopes = {name: float(np.sum(np.asarray(slopes[name]) * direction[name])) for name in names}
+    compare(slopes, lambda given: np.dot(weights, case.exact(**given)), at, direction, case)
 
 
 def compare(slopes, function, at, direction, case):
-    """The sum of slopes against the derivative of a function in all its arguments at once."""
+    """The sum of slopes against the derivative of a function; one by one where they differ."""
     known = float(derivative(function, at, direction))
     if not abs(sum(slopes.values()) - known) <= 1e-6 * max(1, *map(abs, slopes.values())):
         alone = {n: {m: d * (m == n) for m, d in direction.items()} for n in at}
@@ -119,7 +119,7 @@ def test_a_32_bit_caller_gets_rounded_gradients():
     case = SAMPLE.case(2)
     mdp, recorded, reward = case.mdp(), case.trajectories(), case.agent.reward
     fit = lambda r: no.functional.log_likelihood(mdp, recorded, horizon=3, **case.arguments() | {"reward": r}).sum()
-    found = jax.grad(fit)(reward)
+    found = jax.jit(jax.grad(fit))(reward)
     assert found.dtype == np.float32
     with jax.enable_x64(True):
         exact = jax.jit(jax.grad(fit))(jnp.asarray(reward))
@@ -127,40 +127,17 @@ def test_a_32_bit_caller_gets_rounded_gradients():
     assert not jax.config.jax_enable_x64
 
 
-@pytest.mark.parametrize("horizon", [None, 3, "episode"])
-def test_jit_and_vmap(horizon):
-    case = replace(SAMPLE.case(1), horizon=horizon)
-    mdp, recorded = case.mdp(), case.trajectories()
-    temperatures, optimisms = np.array([0.7, 1.0, 2.0]), np.array([0.5, 0.0, -0.3])
-
-    @jax.jit
-    @jax.vmap
-    def both(temperature, optimism):
-        given = case.arguments() | dict(temperature=temperature, optimism=optimism)
-        return no.functional.log_likelihood(mdp, recorded, horizon=horizon, **given)
-
-    with jax.enable_x64(True):
-        found = both(temperatures, optimisms)
-    known = [case.exact(temperature=t, optimism=k) for t, k in zip(temperatures, optimisms, strict=True)]
-    close(found, known)
-
-
 @pytest.mark.parametrize("horizon", [3, "episode"])
 def test_gradient_in_a_discount_of_one(horizon):
     """From below: the coin's 1−γ is zero there, and its logarithm must not matter."""
-    case = replace(CELLS[9].case(2), horizon=horizon)
+    case = replace(random_case((7,), (4, 3), "branch", 3, 3, 0.5, 1.0, own=(True, True)), horizon=horizon)
     mdp, recorded = case.mdp(), case.trajectories()
-    fit = lambda gamma: no.functional.log_likelihood(
-        mdp, recorded, horizon=horizon, discount=gamma, temperature=case.agent.temperature, optimism=0.5
-    ).sum()
+    given = dict(horizon=horizon, temperature=case.agent.temperature, optimism=0.5)
+    fit = lambda gamma: no.functional.log_likelihood(mdp, recorded, discount=gamma, **given).sum()
     with jax.enable_x64(True):
         found = jax.grad(fit)(jnp.asarray(1.0))
-    at, exact = {"discount": np.array(1.0)}, lambda given: case.exact(optimism=0.5, log_prior=flat(case), **given).sum()
-    np.testing.assert_allclose(found, float(derivative(exact, at, {"discount": 1.0})), rtol=1e-6)
-
-
-def flat(case):
-    return np.zeros(case.agent.available.shape)
+    known = derivative(lambda given: case.exact(**given).sum(), {"discount": np.array(1.0)}, {"discount": 1.0})
+    np.testing.assert_allclose(found, float(known), rtol=1e-6)
 
 
 # ---------------------------------------------------------------- what must not matter
@@ -183,6 +160,23 @@ def small_world(rng, deterministic=False, discount=1.0, **dials):
     actions[states[:, 1:] == -1] = -1
     agent = Agent(p, available, reward, "branch", np.zeros((4, 3)), discount, **dials)
     return agent, lambda horizon, agent=agent: Case(agent, horizon, states, actions, False, True, False)
+
+
+@pytest.mark.parametrize("horizon", HORIZONS)
+def test_jit_and_vmap(horizon):
+    case = small_world(np.random.default_rng(7))[1](horizon)
+    mdp, recorded = case.mdp(), case.trajectories()
+    temperatures, optimisms = np.array([0.7, 1.0, 1.5]), np.array([0.5, 0.0, -0.3])
+
+    @jax.jit
+    @jax.vmap
+    def both(temperature, optimism):
+        given = case.arguments() | dict(temperature=temperature, optimism=optimism)
+        return no.functional.log_likelihood(mdp, recorded, horizon=horizon, **given)
+
+    with jax.enable_x64(True):
+        found = both(temperatures, optimisms)
+    close(found, [case.exact(temperature=t, optimism=k) for t, k in zip(temperatures, optimisms, strict=True)])
 
 
 @pytest.mark.parametrize("horizon", HORIZONS)
@@ -266,6 +260,18 @@ def test_a_gap_does_not_count(horizon, missing, gap):
     close(found[1:], known[1:])
     if horizon != "episode":  # the decision left out is the difference
         close(found[:1] + likelihood(alone), known[:1])
+
+
+@pytest.mark.parametrize("horizon", HORIZONS)
+def test_what_is_done_twice_counts_twice(horizon):
+    _, case = small_world(np.random.default_rng(5), optimism=0.5)
+    case = case(horizon)
+    case.states[0], case.actions[0] = 1, 2
+    found = likelihood(case)
+    close(found, case.exact())
+    if horizon is None:
+        once = replace(case, states=np.array([[1, -1]]), actions=np.array([[2]]))
+        close(found[:1], 3 * likelihood(once))
 
 
 def test_nothing_recorded_is_certain():

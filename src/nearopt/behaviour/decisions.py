@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Horizon = int | str | None  # None: infinite; a number of decisions; "episode": each trajectory's own length
 
+SMALL = 1024  # choices up to which there is a cell for each
+
 
 class Decisions(eqx.Module):
     """The recorded decisions of n trajectories, equal ones counted together; those not recorded whole are left out.
@@ -63,7 +65,10 @@ def collect(mdp: MDP, trajectories: "Trajectories", horizon: Horizon, timed: boo
     step, lengths, span = place_in_time(trajectories, horizon, timed, row, t)
     choices = num_choices(mdp.blocks) + 1
     key, which = np.unique(step * choices + choice, return_inverse=True)
-    cell, place = by_step(key // choices, key % choices, len(lengths), span)
+    least = (
+        choices if choices <= SMALL else 1
+    )  # data that differ a little shall not differ in shape: no new compilation
+    cell, place = by_step(key // choices, key % choices, len(lengths), span, least)
     pair, count = np.unique(row * cell.size + place[which], return_counts=True)
     return Decisions(
         cell,
@@ -96,11 +101,13 @@ def place_in_time(
     return group[row] * span + t, lengths, span
 
 
-def by_step(step: np.ndarray, choice: np.ndarray, groups: int, span: int) -> tuple[np.ndarray, np.ndarray]:
-    """Choices sorted by step as (G, T, D), rows filled up with choice 0, and where in it each of them stands."""
+def by_step(
+    step: np.ndarray, choice: np.ndarray, groups: int, span: int, least: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choices sorted by step as (G, T, D ≥ least), rows filled up with choice 0; and where in it each of them stands."""
     start = np.searchsorted(step, np.arange(groups * span))
     column = np.arange(len(step)) - start[step]
-    width = power_of_two(int(column.max(initial=0)) + 1)
+    width = power_of_two(max(int(column.max(initial=0)) + 1, least))
     cell = np.zeros((groups * span, width), np.int32)
     cell[step, column] = choice
     return cell.reshape(groups, span, width), step * width + column
@@ -140,7 +147,7 @@ def visits(blocks: Blocks, decisions: Decisions) -> Visits:
     key, which = np.unique(used // width * start + state, return_inverse=True)
     count = np.bincount(which, pooled[used])
     item, row, _ = rows(offset, key % start)
-    cell, place = by_step((key // start)[row], choices[item], groups, span)
+    cell, place = by_step((key // start)[row], choices[item], groups, span, min(len(owner), SMALL))
     counts = np.zeros(cell.size)
     counts[place] = count[row]
     return Visits(cell, counts.reshape(cell.shape), (key % start)[row], place)

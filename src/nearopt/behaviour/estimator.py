@@ -37,6 +37,10 @@ from nearopt.mdp.errors import GroupError, KindError, NoDecisionsError, PenaltyE
 from nearopt.problem import pose
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xarray import DataTree
+
     from nearopt.behaviour.luck import OptimismTest
     from nearopt.mdp.model import MDP
     from nearopt.records.trajectories import Trajectories
@@ -186,7 +190,8 @@ class BehaviourModel(BaseEstimator):
         scale = self.temperature_ if family.scale_free else 1.0
         self.reward_ = self.mdp.reward if reward is None else scale * np.asarray(reward)
         self.policy_ = np.asarray(policy)
-        self.log_likelihood_ = float(log_likelihoods(family, fit.theta, decisions).sum())
+        coef = theta[: family.reward.size]
+        self.log_likelihood_ = decisions.total * (float(family.reward.penalty(coef, *fit.penalties)) - optimum.value)
         self.num_decisions_ = decisions.total
         endless = no_maximum(self.mdp, fit, optimum.step)
         self.message_ = optimum.cause or endless or nothing_learned(fit)
@@ -272,6 +277,38 @@ class BehaviourModel(BaseEstimator):
             at = family.read(jnp.asarray(self.fit_.theta))
             problem = pose(family.blocks, family.steps, family.reward(at.coef), 0.0, 0.0)
             return np.asarray(policies(with_discount(problem, at.discount), family.steps))
+
+    def sample(
+        self,
+        num_samples: int = 1000,
+        *,
+        num_warmup: int = 1000,
+        num_chains: int = 2,
+        seed: int = 0,
+        priors: "Mapping[str, tuple[float, float]] | None" = None,
+        target_accept: float = 0.8,
+        progress: bool = False,
+    ) -> "DataTree":
+        """Draws from the posterior, by NUTS: an xarray DataTree with the groups of ArviZ.
+
+        /posterior: coef, by the axes of `coef_`, and the dials that were fitted; /sample_stats; /log_likelihood, of
+        every trajectory, for leave-one-out; /observed_data: which decisions each trajectory holds, how often.
+
+        priors: name → mean and standard deviation of a normal density, of "coef" (each of them; the default is (0, 10),
+        or where l2 is set none), "temperature" (of log τ; (0, 1.5)), "optimism" ((0, 2)), "discount" (of logit γ;
+        (2, 2)) and "log_prior" (of log p(a) − log p(0); (0, 2)). Times exp(−N (l2 ‖c‖² + smoothness ...)): with the
+        penalties alone, much data give `stderr_`. Where temperature="fit" with a reward that comes in every scale,
+        c/τ is what is sampled and has the prior of "coef"; τ = 1/‖c/τ‖ has none of its own.
+
+        A `SampleWarning` names divergences, r-hat above 1.01 and fewer than 100 effective draws per chain. Needs
+        `pip install "nearopt[nuts]"`. Raises `MissingExtraError`, `ArgumentError`, `CountError`, `TemperatureError`
+        (τ = 0), `NoSolutionError`.
+        """
+        check_is_fitted(self)
+        from nearopt.behaviour.posterior import sample
+
+        counts = dict(num_warmup=num_warmup, num_chains=num_chains, seed=seed)
+        return sample(self, num_samples, **counts, priors=priors, target_accept=target_accept, progress=progress)
 
     def coefficients(self, public: np.ndarray) -> np.ndarray:
         """That part of all parameters which belongs to `coef_`, in its shape."""

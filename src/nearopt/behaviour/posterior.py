@@ -12,23 +12,24 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.optimize
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nearopt.backup import is_zero
-from nearopt.behaviour.decisions import Decisions, num_choices
-from nearopt.behaviour.family import Family, explain
+from nearopt.behaviour.decisions import Decisions
+from nearopt.behaviour.estimator import BehaviourModel, log_likelihoods
+from nearopt.behaviour.family import Family
 from nearopt.behaviour.optimise import FEW, Data, Penalties, hessian, objective, value_and_gradient
 from nearopt.behaviour.uncertainty import FLAT, Fit
 from nearopt.checks import number
-from nearopt.mdp.blocks import power_of_two
-from nearopt.mdp.errors import ArgumentError, CountError, MissingExtraError, TemperatureError
+from nearopt.mdp.errors import ArgumentError, CountError, MissingExtraError, NoSolutionError, TemperatureError
 
 if find_spec("numpyro") is None or find_spec("xarray") is None:
     raise MissingExtraError(
@@ -42,9 +43,6 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from nearopt.behaviour.estimator import BehaviourModel
-
 PRIORS = {  # (mean, standard deviation) of normal priors, on the scale of θ
     "coef": (0.0, 10.0),  # in units of reward; where the temperature is fitted with it, of coef / temperature
     "temperature": (0.0, 1.5),  # log τ
@@ -54,7 +52,6 @@ PRIORS = {  # (mean, standard deviation) of normal priors, on the scale of θ
 }
 DIMENSIONS = {"linear": ["feature"], "state": ["state"], "state_action": ["state", "action"], "network": ["weight"]}
 CHUNK = 100  # steps of a chain between two looks at the clock
-ROOM = 64  # cells per step that a small model always gets: other data then share compiled code
 RHAT, DRAWS = (
     1.01,
     100,
@@ -76,15 +73,11 @@ class Target(NamedTuple):
     mean: Float[Array, " Q"]
     scale: Float[Array, " Q"]  # of normal priors; inf: none
 
-    def prior(self, theta: Float[Array, " Q"]) -> Float[Array, ""]:
-        """Minus the log density of the normal priors, up to a constant."""
-        return 0.5 * jnp.sum(((theta - self.mean) / self.scale) ** 2)
-
     def potential(self, part: Float[Array, " D"]) -> Float[Array, ""]:
         """Minus the log density of what is free, up to a constant; +inf where the agent has no finite value."""
         theta, guess = self.whole.at[self.free].set(part), jnp.zeros(self.family.blocks.size)
         loss, _ = objective(theta, self.family, self.data, self.penalties, guess)
-        energy = jnp.sum(self.data.count) * loss + self.prior(theta)
+        energy = jnp.sum(self.data.count) * loss + 0.5 * jnp.sum(((theta - self.mean) / self.scale) ** 2)
         return jnp.where(jnp.isnan(energy), jnp.inf, energy)
 
 
@@ -135,10 +128,11 @@ def advance(state: Any, target: Target, settings: Settings) -> tuple[Any, Draw]:
 
 def explore(fit: Fit, target: Target, settings: Settings, num_samples: int, keys: Any, bar: Any = None) -> Draw:
     """A chain per key without its warm-up, as NumPy arrays (chain, draw, ...). Call it under 64-bit JAX."""
-    metric, chains, total = metric_at(fit, target), [], settings.num_warmup + num_samples
+    top = mode(fit, target)
+    metric, chains, total = metric_at(top, fit, target), [], settings.num_warmup + num_samples
     settings = settings._replace(dense=metric.ndim == 2)
     for key in keys:
-        point, parts = start(fit, target, metric, key), []
+        point, parts = start(top, metric, fit, target, key), []
         state = begin(key, point, jnp.asarray(metric), target, settings)
         for done in range(0, total, CHUNK):
             state, draws = advance(state, target, settings)
@@ -148,27 +142,51 @@ def explore(fit: Fit, target: Target, settings: Settings, num_samples: int, keys
     return Draw(*map(np.stack, zip(*chains, strict=True)))
 
 
-def metric_at(fit: Fit, target: Target) -> np.ndarray:
-    """The inverse of the curvature at the optimum, (D, D); for many parameters ones, (D,)."""
+# ---------------------------------------------------------------- where chains begin
+def energy(part: np.ndarray, fit: Fit, target: Target) -> tuple[float, np.ndarray]:
+    """`Target.potential` and its slope, by the functions of `optimise`, which the fit has compiled."""
+    theta = target.whole.at[target.free].set(part)
+    guess = jnp.zeros(fit.family.blocks.size)
+    (loss, _), slope = value_and_gradient(theta, fit.family, fit.data, fit.penalties, guess)
+    away = np.asarray((theta - target.mean) / target.scale)
+    slope = fit.decisions.total * np.asarray(slope) + away / np.asarray(target.scale)
+    value = fit.decisions.total * float(loss) + 0.5 * float(away @ away)
+    return (value, slope[target.free]) if np.isfinite(slope).all() else (np.inf, np.zeros_like(part))
+
+
+def mode(fit: Fit, target: Target) -> np.ndarray:
+    """The highest density, looked for from the optimum of the fit, or from the middle of the priors where that is more
+    likely: a likelihood without a maximum leads a fit astray. Raises `NoSolutionError`.
+    """
+    middle = np.where(np.isfinite(target.scale), target.mean, fit.theta)
+    first = min((fit.theta[fit.free], middle[fit.free]), key=lambda part: energy(part, fit, target)[0])
+    if not np.isfinite(energy(first, fit, target)[0]):
+        mend = "check converged_, set a discount below 1, or a finite horizon"
+        raise NoSolutionError("the agent at the optimum of the fit has no finite value", mend)
+    found = scipy.optimize.minimize(energy, first, (fit, target), method="L-BFGS-B", jac=True)
+    return found.x if np.isfinite(energy(found.x, fit, target)[0]) else first
+
+
+def metric_at(part: np.ndarray, fit: Fit, target: Target) -> np.ndarray:
+    """The inverse of the curvature, (D, D); for many parameters, and where there is none, ones."""
     if len(fit.theta) > FEW:
-        return np.ones(len(target.free))
-    guess, free = jnp.zeros(fit.family.blocks.size), np.asarray(target.free)
-    second = fit.decisions.total * np.asarray(hessian(target.whole, fit.family, fit.data, fit.penalties, guess)[0])
-    values, vectors = np.linalg.eigh((second + np.diag(np.asarray(target.scale) ** -2.0))[np.ix_(free, free)])
+        return np.ones(len(part))
+    theta, guess = target.whole.at[target.free].set(part), jnp.zeros(fit.family.blocks.size)
+    second = fit.decisions.total * np.asarray(hessian(theta, fit.family, fit.data, fit.penalties, guess)[0])
+    second = (second + np.diag(np.asarray(target.scale) ** -2.0))[np.ix_(fit.free, fit.free)]
+    if not np.isfinite(second).all():
+        return np.eye(len(part))
+    values, vectors = np.linalg.eigh(second)
     return (vectors / np.maximum(np.abs(values), FLAT * np.abs(values).max())) @ vectors.T
 
 
-def start(fit: Fit, target: Target, metric: np.ndarray, key: Any) -> ParamInfo:
-    """The optimum, moved by a draw of its Laplace approximation where that is possible, so that chains start apart."""
-    free, guess = np.asarray(target.free), jnp.zeros(fit.family.blocks.size)
-    root = np.linalg.cholesky(metric) if metric.ndim == 2 else 0.0 * np.diag(metric)
-    away = target.whole.at[free].add(root @ jax.random.normal(jax.random.fold_in(key, 0), free.shape))
-    for theta in (away, target.whole):  # by the functions of `optimise`, which the fit has compiled
-        (loss, _), slope = value_and_gradient(theta, fit.family, fit.data, fit.penalties, guess)
-        if np.isfinite(loss):
-            break
-    prior, pull = jax.value_and_grad(target.prior)(theta)
-    return ParamInfo(theta[free], fit.decisions.total * loss + prior, (fit.decisions.total * slope + pull)[free])
+def start(top: np.ndarray, metric: np.ndarray, fit: Fit, target: Target, key: Any) -> ParamInfo:
+    """The mode, moved by a draw of its Laplace approximation where there is one, so that chains begin apart."""
+    part = top
+    if metric.ndim == 2:
+        part = top + np.linalg.cholesky(metric) @ np.asarray(jax.random.normal(jax.random.fold_in(key, 0), top.shape))
+    part = part if np.isfinite(energy(part, fit, target)[0]) else top
+    return ParamInfo(*map(jnp.asarray, (part, *energy(part, fit, target))))
 
 
 # ---------------------------------------------------------------- what is sampled
@@ -178,13 +196,9 @@ def make_target(fit: Fit, priors: Mapping[str, Any] | None) -> Target:
         raise TemperatureError("the temperature is 0, of which there is no gradient", "fit with a temperature above 0")
     if not fit.free.any():
         raise ArgumentError("nothing was fitted, so there is nothing to sample", 'set a dial to "fit"')
-    data = fit.data
-    spare = max(0, min(ROOM, power_of_two(num_choices(fit.family.blocks))) - data.cell.shape[-1])
-    wide = lambda x: jnp.asarray(np.pad(x, ((0, 0), (0, 0), (0, spare))))
     mean, scale = np.array([normal for _, normal in normals(fit, priors)]).T
-    data = Data(wide(data.cell), data.length, wide(data.count))
     arrays = (fit.theta, np.flatnonzero(fit.free), mean, scale)
-    return Target(fit.family, data, fit.penalties, *map(jnp.asarray, arrays))
+    return Target(fit.family, fit.data, fit.penalties, *map(jnp.asarray, arrays))
 
 
 def normals(fit: Fit, priors: Mapping[str, Any] | None) -> list[tuple[str, tuple[float, float]]]:
@@ -217,17 +231,7 @@ def published(family: Family, thetas: Float[Array, "m Q"]) -> Float[Array, "m R"
     return jax.vmap(family.public)(thetas)
 
 
-def log_likelihoods(fit: Fit, thetas: np.ndarray) -> np.ndarray:
-    """(..., n) that of every trajectory."""
-    cell, length = fit.decisions.cell, fit.decisions.length
-    each = [
-        fit.decisions.each(explain(fit.family, jnp.asarray(t), cell, length))
-        for t in thetas.reshape(-1, thetas.shape[-1])
-    ]
-    return np.reshape(each, (*thetas.shape[:-1], -1))
-
-
-def parameters(model: "BehaviourModel", thetas: np.ndarray) -> dict[str, tuple[list[str], np.ndarray]]:
+def parameters(model: BehaviourModel, thetas: np.ndarray) -> dict[str, tuple[list[str], np.ndarray]]:
     """Name → dimensions and draws (chain, draw, ...) of the public parameters."""
     family = model.fit_.family
     reward, lead = family.reward, thetas.shape[:2]
@@ -277,7 +281,7 @@ def doubts(posterior: xarray.Dataset, diverging: np.ndarray) -> str:
 
 
 def sample(
-    model: "BehaviourModel",
+    model: BehaviourModel,
     num_samples: int = 1000,
     *,
     num_warmup: int = 1000,
@@ -304,7 +308,8 @@ def sample(
         draws = explore(fit, target, Settings(int(num_warmup), float(target_accept)), int(num_samples), keys, bar)
         thetas = np.tile(fit.theta, (*draws.lp.shape, 1))
         thetas[..., fit.free] = draws.part
-        tree = as_tree(model, parameters(model, thetas), draws, log_likelihoods(fit, thetas))
+        each = [[log_likelihoods(fit.family, theta, fit.decisions) for theta in chain] for chain in thetas]
+        tree = as_tree(model, parameters(model, thetas), draws, np.array(each))
     used = {name: prior for name, prior in normals(fit, priors) if np.isfinite(prior[1])}
     tree.attrs |= dict(tuning_steps=num_warmup, seed=seed, priors=json.dumps(used))
     if words := doubts(tree["posterior"].to_dataset(), draws.diverging):
@@ -314,7 +319,7 @@ def sample(
 
 
 def as_tree(
-    model: "BehaviourModel", found: dict[str, tuple[list[str], np.ndarray]], draws: Draw, each: np.ndarray
+    model: BehaviourModel, found: dict[str, tuple[list[str], np.ndarray]], draws: Draw, each: np.ndarray
 ) -> xarray.DataTree:
     """The groups of ArviZ: posterior, sample_stats, log_likelihood, observed_data."""
     from nearopt import __version__

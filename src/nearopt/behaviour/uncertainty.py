@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 from nearopt.behaviour.decisions import Decisions, visits
 from nearopt.behaviour.family import Family, explain
 from nearopt.behaviour.optimise import Data, Penalties, data_of, hessian
+from nearopt.mdp.blocks import power_of_two
 from nearopt.mdp.errors import KindError, PenaltyError
 
 KINDS = ("hessian", "opg", "sandwich")
@@ -60,10 +61,16 @@ def standard_errors(fit: Fit, kind: str, group: np.ndarray | None) -> np.ndarray
     if len(fit.theta) > MANY:
         return many(fit, kind)
     covariance, endless = covariance_of(fit, kind, group)
-    slope = np.asarray(jax.jacrev(fit.family.public)(jnp.asarray(fit.theta)))
+    slope = np.asarray(public_slope(fit.family, jnp.asarray(fit.theta)))
     variance = np.einsum("ri,ij,rj->r", slope, covariance, slope, optimize=True)
     loose = (np.abs(slope) @ endless) > TOUCHED
     return np.where(loose, np.inf, np.sqrt(np.maximum(variance, 0.0)))
+
+
+@eqx.filter_jit
+def public_slope(family: Family, theta: Float[Array, " Q"]) -> Float[Array, "R Q"]:
+    """∂ public parameters / ∂θ."""
+    return jax.jacrev(family.public)(theta)
 
 
 def covariance_of(fit: Fit, kind: str, group: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -111,8 +118,11 @@ def jacobian(family: Family, theta: np.ndarray, data: Data) -> np.ndarray:
     """(cells, Q) ∂ log π of every cell; 0 for cells that do not occur."""
     occurs = np.flatnonzero(np.asarray(data.count).reshape(-1) > 0)
     forward = len(theta) <= len(occurs)
+    padded = np.zeros(power_of_two(len(occurs)), int)  # one shape for data that differ a little
+    padded[: len(occurs)] = occurs
+    slope = np.asarray(slopes(jnp.asarray(theta), family, data.cell, data.length, jnp.asarray(padded), forward))
     out = np.zeros((np.asarray(data.count).size, len(theta)))
-    out[occurs] = np.asarray(slopes(jnp.asarray(theta), family, data.cell, data.length, jnp.asarray(occurs), forward))
+    out[occurs] = slope[: len(occurs)]
     return out
 
 

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 MOST_ENTRIES = 2**27  # of the policy, above which it is not saved: 1 GiB
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, option: str = "--out") -> None:
     """Finds what would go wrong in the end, before the work is done. Makes nothing."""
     if find_spec("matplotlib") is None:
-        raise MissingExtraError("--out draws with matplotlib, which is not installed", 'pip install "nearopt[figures]"')
+        problem = f"{option} draws with matplotlib, which is not installed"
+        raise MissingExtraError(problem, 'pip install "nearopt[figures]"')
     above = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not os.path.isdir(above):
-        raise FileAccessError(f"{above} is a file, not a folder", "choose another folder for --out")
+        raise FileAccessError(f"{above} is a file, not a folder", f"choose another folder for {option}")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise FileAccessError(f"the folder {above} cannot be written", "choose another folder for --out")
+        raise FileAccessError(f"the folder {above} cannot be written", f"choose another folder for {option}")
 
 
 def write(
@@ -70,11 +71,11 @@ def write_solution(report: dict[str, Any], sol: "Solution", folder: Path) -> lis
     return finish(report, arrays, pictures, folder / "solution.safetensors")
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, option: str = "--out") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        mend = "choose another folder for --out"
+        mend = f"choose another folder for {option}"
         raise FileAccessError(f"cannot make the folder {folder} ({error.strerror})", mend) from None
 
 

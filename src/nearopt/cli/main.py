@@ -19,6 +19,7 @@ VERBS = {  # each is a module here with run(argv) -> exit code
     "infer": "the exact posterior over behaviour, given that it is near-optimal",
     "solve": "the infinite horizon: value and policy, with bounds that are proved",
     "compare": "exact, variational and hard control side by side, and what optimism costs",
+    "fit": "which reward explains recorded behaviour, with intervals, checks and a report",
     "doctor": "the toolchain, checked: versions, machine, arithmetic",
 }
 

@@ -7,6 +7,7 @@ from nearopt.mdp.errors import MissingExtraError
 if find_spec("matplotlib") is None:
     raise MissingExtraError("drawing needs matplotlib, which is not installed", 'pip install "nearopt[figures]"')
 
+from nearopt.figures.behaviour import behaviour_figures
 from nearopt.figures.canvas import save
 from nearopt.figures.comparison import comparison_figures
 from nearopt.figures.dynamics import draw_dynamics, draw_luck
@@ -18,6 +19,7 @@ from nearopt.figures.solution import solution_figures
 from nearopt.figures.tables import draw_policy_bars, draw_state_bars, draw_table, draw_table_trajectories
 
 __all__ = [
+    "behaviour_figures",
     "comparison_figures",
     "dial_page",
     "draw_backward",
