@@ -12,7 +12,6 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,10 +20,10 @@ import scipy.stats
 
 import nearopt as no
 from benchmarks.harness import machine
-from nearopt.behaviour.posterior import Settings, Target, explore, make_target, published
+from nearopt.behaviour.posterior import Settings, energy, explore, make_target, published
 from nearopt.behaviour.uncertainty import Fit
 
-DRAWS, THIN, WARMUP = 63, 5, 300  # ranks are 0 .. DRAWS, of every THIN-th draw
+DRAWS, THIN, WARMUP = 63, 3, 200  # ranks are 0 .. DRAWS, of every THIN-th draw
 BINS = 16
 SWEEPS = 2000  # of the infinite horizon, at most
 
@@ -245,9 +244,6 @@ class Ranks:
     seconds: float = 0.0
 
 
-potential = eqx.filter_jit(Target.potential)
-
-
 def fitted(case: Case, recorded: no.Trajectories) -> tuple[Fit, bool]:
     """The fit, and whether there is one; without one, as little data often are, the chain begins where fits begin."""
     model = case.model()
@@ -270,7 +266,7 @@ def replicate(case: Case, theta: np.ndarray, policy: np.ndarray, seed: int, into
         draws = explore(fit, target, Settings(WARMUP, 0.8), DRAWS * THIN, [jax.random.key(seed)])
         thinned = np.concatenate([draws.part[0, THIN - 1 :: THIN], theta[None]])
         public = np.asarray(published(fit.family, jnp.asarray(thinned)))
-        own = -float(potential(target, jnp.asarray(theta)))
+        own = -energy(theta, fit, target)[0]
     values = np.column_stack([public, np.append(draws.lp[0, THIN - 1 :: THIN], own)])
     into.rank.append((values[:-1] < values[-1]).sum(axis=0))
     into.diverged += int(draws.diverging.sum())
@@ -319,8 +315,8 @@ def main() -> None:
 
     show(f"{machine()} · numpyro {numpyro.__version__}\n")
     show(
-        f"Ranks of the truth among {DRAWS} draws, every {THIN}th of a chain after {WARMUP} steps of warm-up. χ²: p-value "
-        f"of {BINS} equal bins; ECDF: largest deviation from uniform and its p-value.\n"
+        f"Ranks of the truth among {DRAWS} draws, every {THIN}rd of a chain after {WARMUP} steps of warm-up. χ²: "
+        f"p-value of {BINS} equal bins; ECDF: largest deviation from uniform and its p-value.\n"
     )
     show("| case | replications | fits refused | diverged | ms each | quantity | χ² | ECDF | mean rank / its s.e. |")
     show("|---|---:|---:|---:|---:|---|---:|---:|---:|")
@@ -336,11 +332,11 @@ def main() -> None:
             z = (rank.mean() - DRAWS / 2) / np.sqrt(((DRAWS + 1) ** 2 - 1) / 12 / len(rank))
             show(f"| {head} | {name} | {p:.3f} | {gap:.3f} ({q:.3f}) | {z:+.1f} |")
             smallest, count, head = min(smallest, p, q), count + 2, " | | | | "
-    show(
-        f"\nSmallest of {count} p-values: {smallest:.4f}; by chance alone the smallest is below {0.05 / count:.5f} in one run of 20."
-    )
+    chance = 0.05 / count
+    show(f"\nSmallest of {count} p-values: {smallest:.4f}; by chance alone it is one time in 20 below {chance:.5f}.")
     if options.save:
-        given = f" --replications {options.replications} --minutes {options.minutes:g}"
+        only = "" if len(options.only) == len(CASES) else f" --only {' '.join(map(str, options.only))}"
+        given = f" --replications {options.replications} --minutes {options.minutes:g}{only}"
         with open(options.save, "w", encoding="utf-8") as file:
             file.write(f"# python -m benchmarks.calibration_nuts{given}\n\n" + "\n".join(lines) + "\n")
 

@@ -128,7 +128,7 @@ def stationary(agent):
         v = new
         if change <= STANDSTILL * max(1, np.abs(v).max()):
             return {s: {a: q[s, a] for a in agent.actions(s)} for s in range(len(p))}
-    raise AssertionError(f"the sweeps do not stand still: {change}")
+    raise AssertionError("the sweeps do not stand still")
 
 
 # ---------------------------------------------------------------- policy and likelihood

@@ -5,24 +5,36 @@ The oracle is `benchmarks/calibration_nuts.py`: agents in plain NumPy, which sha
 
 import importlib
 import sys
-import warnings
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray
 from numpyro.diagnostics import effective_sample_size
+from numpyro.infer.util import ParamInfo
 
 import nearopt as no
 from benchmarks.calibration_nuts import CASES, WARMUP, Case, calibrate, chi_square, simulate
 from nearopt.behaviour import posterior
-from nearopt.behaviour.posterior import SampleWarning, Target, doubts, make_target, parameters
+from nearopt.behaviour.posterior import (
+    CHUNK,
+    SampleWarning,
+    Settings,
+    Target,
+    advance,
+    begin,
+    doubts,
+    energy,
+    make_target,
+    parameters,
+)
 
 COEFFICIENTS, DIALS = CASES[:2]  # two parameters each: of an infinite horizon; τ and κ of a finite one
 TRUTH = {COEFFICIENTS.name: np.array([1.0, -0.5]), DIALS.name: np.array([-0.3, 0.8])}
-quiet = pytest.mark.filterwarnings("ignore::nearopt.behaviour.posterior.SampleWarning")
 
 
 def record(case: Case, lengths: tuple[int, ...] = (6,) * 12, seed: int = 0) -> no.Trajectories:
@@ -41,7 +53,7 @@ def tree() -> xarray.DataTree:
 
 
 # ---------------------------------------------------------------- integrals on a grid
-def on_grid(case: Case, recorded: no.Trajectories, axes: list[np.ndarray], inside=lambda theta: True) -> np.ndarray:
+def on_grid(case: Case, recorded: no.Trajectories, axes: list[np.ndarray]) -> np.ndarray:
     """The density of θ on the grid of two axes, summing to 1."""
     theta = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     policy = case.agents(theta).policy(case.span)
@@ -50,13 +62,13 @@ def on_grid(case: Case, recorded: no.Trajectories, axes: list[np.ndarray], insid
     known = action >= 0
     log = np.log(policy[:, time[known], state[known], action[known]]).sum(axis=1)
     prior = np.array([case.priors[name] for name in (["coef"] * 2 if not case.reward else ["temperature", "optimism"])])
-    log = np.where(inside(theta), log - 0.5 * (((theta - prior[:, 0]) / prior[:, 1]) ** 2).sum(axis=1), -np.inf)
+    log -= 0.5 * (((theta - prior[:, 0]) / prior[:, 1]) ** 2).sum(axis=1)
     density = np.exp(log - log.max()).reshape(len(axes[0]), len(axes[1]))
     return density / density.sum()
 
 
 def compare(x: np.ndarray, axis: np.ndarray, mass: np.ndarray) -> None:
-    """Draws (chain, draw) against a marginal on a regular grid: mean, deviation, quantiles, within Monte Carlo error."""
+    """Draws (chain, draw) against a marginal on a regular grid: mean, deviation, quantiles, up to chance."""
     mean = axis @ mass
     deviation = np.sqrt((axis - mean) ** 2 @ mass)
     size = float(effective_sample_size(x))
@@ -78,6 +90,18 @@ def test_coefficients_of_an_infinite_horizon_follow_the_integral(tree):
     compare(coef[..., 1], axes[1], density.sum(0))
 
 
+@pytest.mark.filterwarnings("ignore::nearopt.behaviour.estimator.FitWarning")  # the likelihood has no maximum
+def test_a_prior_makes_a_posterior_of_a_likelihood_without_maximum():
+    some = record(COEFFICIENTS)
+    best = COEFFICIENTS.agents(np.array([[1.0, -0.5]])).policy(None)[0, 0].argmax(axis=1)
+    recorded = no.Trajectories.from_arrays(some.state, best[some.state[:, :-1]])
+    axes = [np.linspace(-1, 8, 81), np.linspace(-6, 3, 81)]
+    density = on_grid(COEFFICIENTS, recorded, axes)
+    coef = draws_of(COEFFICIENTS, recorded)["posterior"]["coef"].to_numpy()
+    compare(coef[..., 0], axes[0], density.sum(1))
+    compare(coef[..., 1], axes[1], density.sum(0))
+
+
 def test_temperature_and_optimism_of_a_finite_horizon_follow_the_integral():
     recorded = record(DIALS)
     found = draws_of(DIALS, recorded, 1500)["posterior"]
@@ -88,26 +112,41 @@ def test_temperature_and_optimism_of_a_finite_horizon_follow_the_integral():
     compare(found["optimism"].to_numpy(), axes[1], density.sum(0))
 
 
-@quiet
-def test_where_the_agent_has_no_value_there_are_no_draws():
-    """A reward that is NaN beyond a line: what is left is the same density, cut off."""
-    edge = lambda coef, features: jnp.where(coef[0] < 0.9, features @ coef, jnp.nan)
-    case = Case("cut off", dict(reward=edge, horizon=1), COEFFICIENTS.priors)
-    plain = Case("whole", dict(horizon=1), COEFFICIENTS.priors)
-    policy = plain.agents(np.array([[1.0, 0.0]])).policy(1)[0]
-    recorded = simulate(np.random.default_rng(0), plain.world, policy, np.ones(40, int))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the optimum is at the edge
-        model = case.model().fit(recorded)
-    found = model.sample(2000, num_warmup=WARMUP, priors=case.priors)["posterior"]["coef"].to_numpy()
-    assert found[..., 0].max() < 0.9
-    axes = [np.linspace(-0.9, 0.9, 181)[:-1] + 0.005, np.linspace(-1.5, 1.5, 61)]
-    density = on_grid(plain, recorded, axes)
-    compare(found[..., 0], axes[0], density.sum(1))
-    compare(found[..., 1], axes[1], density.sum(0))
+class CutOff(NamedTuple):
+    """A standard normal in two dimensions, NaN with its gradient where the first coordinate is above the edge."""
+
+    edge: Any
+
+    def potential(self, part):
+        energy = 0.5 * part @ part + 0.0 * jnp.sqrt(self.edge - part[0])
+        return jnp.where(jnp.isnan(energy), jnp.inf, energy)
+
+
+def test_a_density_that_ends_at_an_edge_is_sampled_up_to_it():
     with jax.enable_x64(True):
-        target = make_target(model.fit_, case.priors)
-        assert target.potential(jnp.array([1.0, 0.0])) == np.inf
+        target, settings, parts = CutOff(jnp.asarray(0.3)), Settings(WARMUP, 0.8), []
+        point = ParamInfo(*map(jnp.asarray, (np.zeros(2), 0.0, np.zeros(2))))
+        state = begin(jax.random.key(0), point, jnp.eye(2), target, settings)
+        for _ in range(0, WARMUP + 4000, CHUNK):
+            state, draws = advance(state, target, settings)
+            parts.append(np.asarray(draws.part))
+    x = np.concatenate(parts)[None, WARMUP:]
+    assert x[..., 0].max() < 0.3
+    axis = np.linspace(-5, 0.3, 500)
+    compare(x[..., 0], axis, np.exp(-(axis**2) / 2) / np.exp(-(axis**2) / 2).sum())
+    axis = np.linspace(-5, 5, 500)
+    compare(x[..., 1], axis, np.exp(-(axis**2) / 2) / np.exp(-(axis**2) / 2).sum())
+
+
+def test_where_the_agent_has_no_value_the_density_is_zero():
+    model = COEFFICIENTS.model().fit(record(COEFFICIENTS))
+    with jax.enable_x64(True):
+        target = make_target(model.fit_, COEFFICIENTS.priors)
+        potential = eqx.filter_jit(Target.potential)
+        for theta in np.random.default_rng(0).normal(size=(3, 2)):
+            np.testing.assert_allclose(potential(target, jnp.asarray(theta)), energy(theta, model.fit_, target)[0])
+        nowhere = np.array([1e300, 1e300])
+        assert potential(target, jnp.asarray(nowhere)) == energy(nowhere, model.fit_, target)[0] == np.inf
 
 
 def test_much_data_make_it_laplaces_approximation():
@@ -162,7 +201,8 @@ def test_log_likelihoods_and_priors_add_up_to_the_density(tree):
 def test_the_recorded_decisions_come_back(tree):
     recorded, seen = record(COEFFICIENTS), tree["observed_data"].to_dataset()
     counts = np.zeros((12, 4, 3), int)
-    np.add.at(counts, (seen["episode"], seen["state"], seen["action"]), seen["count"])
+    episode, state, action, count = (seen[name].to_numpy() for name in ("episode", "state", "action", "count"))
+    np.add.at(counts, (episode, state, action), count)
     expected = np.zeros_like(counts)
     np.add.at(expected, (np.arange(12)[:, None], recorded.state[:, :-1], recorded.action), 1)
     np.testing.assert_array_equal(counts, expected)

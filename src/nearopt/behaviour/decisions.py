@@ -104,7 +104,7 @@ def place_in_time(
 def by_step(
     step: np.ndarray, choice: np.ndarray, groups: int, span: int, least: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choices sorted by step as (G, T, D ≥ least), rows filled up with choice 0; and where in it each of them stands."""
+    """Choices sorted by step as (G, T, D ≥ least), filled up with choice 0; and where in it each of them stands."""
     start = np.searchsorted(step, np.arange(groups * span))
     column = np.arange(len(step)) - start[step]
     width = power_of_two(max(int(column.max(initial=0)) + 1, least))

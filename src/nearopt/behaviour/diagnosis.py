@@ -23,14 +23,18 @@ def no_maximum(mdp: MDP, fit: Fit, step: np.ndarray | None) -> str:
     if float(fit.penalties.l2) > 0 or not fit.free.any():
         return ""
     if step is not None:
-        runs = np.abs(step) > RUNNING * (1 + np.abs(fit.theta))
-        if not runs.any():
-            return ""
-    elif not moves(fit):
+        running = np.abs(step) > RUNNING * (1 + np.abs(fit.theta))
+    else:
+        running = (np.arange(len(fit.theta)) < fit.family.reward.size) & moves(fit)
+    if not running.any():
         return ""
-    never = never_taken(mdp, fit)
+    size = fit.family.reward.size
+    dials = [name for name, runs in zip(fit.family.dials, running[size:], strict=True) if runs]
+    who = " and ".join(["the coefficients"] * bool(running[:size].any()) + [f"the {name}" for name in dials])
+    mend = "set l2" if running[:size].any() else f"fix the {dials[0]}"
+    never = never_taken(mdp, fit) if running[:size].any() else ""
     because = f", because some actions were never taken where they could have been: {never}" if never else ""
-    return f"the likelihood has no maximum, it still rises as the coefficients run off to infinity{because}; set l2"
+    return f"the likelihood has no maximum, it still rises as {who} run off to infinity{because}; {mend}"
 
 
 def moves(fit: Fit) -> bool:

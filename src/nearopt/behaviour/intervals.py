@@ -13,11 +13,13 @@ import scipy.optimize
 import scipy.stats
 
 from nearopt.behaviour.optimise import data_of, optimise
-from nearopt.behaviour.uncertainty import Fit, standard_errors
+from nearopt.behaviour.uncertainty import Fit, covariance_of, standard_errors
 from nearopt.checks import number
-from nearopt.mdp.errors import GroupError, KindError
+from nearopt.mdp.errors import GroupError, KindError, NoSolutionError
 
 FARTHEST = 2.0**20  # standard errors from the optimum at which a profile is taken to be open
+NARROW = 1e-4  # how precisely the edge of what has a finite value is found
+LEAST = 1e-3  # step of a profile, relative: at that edge curvatures are endless, and standard errors nothing
 POSITIVE, UNIT = ("temperature",), ("discount",)
 
 
@@ -37,13 +39,16 @@ def by_covariance(fit: Fit, level: float, kind: str, group: np.ndarray | None) -
     return out
 
 
-def by_profile(fit: Fit, level: float, which: Sequence[int] | None = None) -> np.ndarray:
-    """(2, Q) of θ, or of some of it and NaN elsewhere; ±inf where the likelihood never falls far enough."""
+def by_profile(fit: Fit, level: float, which: Sequence[int] | None = None, best: float | None = None) -> np.ndarray:
+    """(2, Q) of θ, or of some of it and NaN elsewhere; ±inf where the likelihood never falls far enough.
+
+    best: the objective at the optimum, where it is known.
+    """
     if fit.family.scale_free and which is None:
         raise KindError("there is no profile of coefficients of length 1", "fix the temperature")
     z2 = scipy.stats.chi2.ppf(check_level(level), 1)
-    data, base = data_of(fit.decisions), None
-    base = optimise(fit.family, data, fit.penalties, fit.theta, fit.free).value
+    data = data_of(fit.decisions)
+    base = optimise(fit.family, data, fit.penalties, fit.theta, fit.free).value if best is None else best
     deviance = lambda value: 2 * fit.decisions.total * (value - base)
     error = theta_errors(fit)
     out = np.full((2, len(fit.theta)), np.nan)
@@ -54,7 +59,10 @@ def by_profile(fit: Fit, level: float, which: Sequence[int] | None = None) -> np
         def excess(x: float, i: int = i, free: np.ndarray = free) -> float:
             theta = fit.theta.copy()
             theta[i] = x
-            return deviance(optimise(fit.family, data, fit.penalties, theta, free).value) - z2
+            try:
+                return deviance(optimise(fit.family, data, fit.penalties, theta, free).value) - z2
+            except NoSolutionError:
+                return np.inf
 
         out[:, i] = [side(excess, fit.theta[i], sign * error[i], np.sqrt(z2)) for sign in (-1, 1)]
     return out
@@ -69,19 +77,28 @@ def side(excess: Callable[[float], float], centre: float, step: float, z: float)
         if far > FARTHEST or np.isnan(e):
             return float(np.copysign(np.inf, step))
         near, far = far, 2 * far
-    if not np.isfinite(e):  # the agent has no finite value there: halve until it has
-        while far - near > 1e-6 * far and not np.isfinite(excess(centre + far * step)):
-            far = (near + far) / 2
+    if not np.isfinite(e):  # there the agent has no finite value: the interval ends where it ceases to, at the latest
+        while far - near > NARROW * far:
+            middle = (near + far) / 2
+            e = excess(centre + middle * step)
+            if np.isfinite(e) and e > 0:
+                far = middle
+                break
+            near, far = (middle, far) if e <= 0 else (near, middle)
+        else:
+            return float(centre + near * step)
     root = scipy.optimize.brentq(lambda x: excess(centre + x * step), near, far, xtol=1e-6, rtol=1e-8)
     return float(centre + root * step)
 
 
 def theta_errors(fit: Fit) -> np.ndarray:
-    """(Q,) standard errors of θ itself, to measure steps with."""
-    from nearopt.behaviour.uncertainty import covariance_of
-
-    covariance, endless = covariance_of(fit, "hessian", None)
-    return np.where(endless > 1e-6, np.inf, np.sqrt(np.diag(covariance)))
+    """(Q,) standard errors of θ itself, to measure steps with; of no use at the edge of what has a finite value."""
+    try:
+        covariance, endless = covariance_of(fit, "hessian", None)
+    except ValueError:  # a Hessian with NaN
+        return 0.1 * (1 + np.abs(fit.theta))
+    known = np.maximum(np.sqrt(np.diag(covariance)), LEAST * (1 + np.abs(fit.theta)))
+    return np.where(endless > 1e-6, np.inf, known)
 
 
 def readable(fit: Fit, theta: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Is this animal optimistic? κ with an interval, and likelihood-ratio tests against κ = 0 and κ = 1."""
 
-import warnings
 from dataclasses import dataclass
 
 import jax
@@ -9,10 +8,10 @@ import scipy.stats
 from sklearn.base import clone
 
 from nearopt.behaviour.decisions import steps
-from nearopt.behaviour.estimator import BehaviourModel, IdentifiabilityWarning
+from nearopt.behaviour.estimator import BehaviourModel
 from nearopt.behaviour.identifiability import blind_to_luck
 from nearopt.behaviour.intervals import by_profile
-from nearopt.behaviour.optimise import data_of, optimise
+from nearopt.behaviour.optimise import Optimum, data_of, optimise
 from nearopt.behaviour.uncertainty import Fit, fisher_root
 from nearopt.mdp.errors import NoSolutionError
 from nearopt.records.trajectories import Trajectories
@@ -24,7 +23,8 @@ SILENT = 1e-7  # information about κ per decision below which there is none
 class OptimismTest:
     """κ̂, its profile interval; for κ = 0 and κ = 1 twice the log-likelihood lost, and its p-value (χ², 1 degree).
 
-    identified: whether behaviour depends on κ here at all; where it does not, the numbers are NaN.
+    identified: whether behaviour depends on κ here at all; where it does not, the numbers are NaN. converged: False
+    where the likelihood is largest at the edge of the agents that have a finite value.
     """
 
     optimism: float
@@ -34,14 +34,16 @@ class OptimismTest:
     statistic: dict[float, float]
     p_value: dict[float, float]
     identified: bool
+    converged: bool
 
     def describe(self) -> str:
         """The verdict in words."""
         if not self.identified:
             return "optimism does not show in this behaviour: without chance there is no luck to believe in"
         low, high = self.interval
+        edge = "" if self.converged else ", at the edge of what has a finite value"
         tests = ", ".join(f"κ = {k:g}: p = {p:.3g}" for k, p in self.p_value.items())
-        return f"optimism {self.optimism:.3g}, {self.level:.0%} interval {low:.3g} to {high:.3g}; {tests}"
+        return f"optimism {self.optimism:.3g}{edge}, {self.level:.0%} interval {low:.3g} to {high:.3g}; {tests}"
 
 
 def test_optimism(model: BehaviourModel, trajectories: Trajectories, level: float = 0.95) -> OptimismTest:
@@ -50,30 +52,32 @@ def test_optimism(model: BehaviourModel, trajectories: Trajectories, level: floa
 
     Where an agent of κ = 1 has no finite value (an infinite horizon that is too hopeful), its entries are NaN.
     """
-    fixed: dict[float, tuple[np.ndarray, float]] = {}
-    for kappa in (0.0, 1.0):
-        try:
-            with warnings.catch_warnings():  # what cannot be told apart was said when the model itself was fitted
-                warnings.simplefilter("ignore", IdentifiabilityWarning)
-                fit = clone(model).set_params(optimism=kappa).fit(trajectories).fit_
-        except NoSolutionError:
-            continue
-        with jax.enable_x64(True):
-            fixed[kappa] = fit.theta, optimise(fit.family, data_of(fit.decisions), fit.penalties, fit.theta).value
-    free = clone(model).set_params(optimism="fit")
+    fixed: dict[float, Optimum] = {}
     with jax.enable_x64(True):
-        family = free.family(steps(trajectories, free.horizon))
-        decisions, penalties = free.collect(trajectories, family), free.penalties()
+        span = steps(trajectories, model.horizon)
+        of = lambda kappa: clone(model).set_params(optimism=kappa).family(span)
+        family = of("fit")
+        decisions, penalties = model.collect(trajectories, family), model.penalties()
+        data = data_of(decisions)
+        for kappa in (0.0, 1.0):
+            for start in (*(o.theta for o in fixed.values()), of(kappa).start):
+                try:
+                    fixed[kappa] = optimise(of(kappa), data, penalties, start)
+                    break
+                except NoSolutionError:
+                    continue
         place = family.reward.size + family.dials.index("optimism")
-        starts = [np.insert(theta, place, kappa) for kappa, (theta, _) in fixed.items()]
-        found = min((optimise(family, data_of(decisions), penalties, s) for s in starts), key=lambda o: o.value)
+        starts = [np.insert(o.theta, place, kappa) for kappa, o in fixed.items()]
+        found = min((optimise(family, data, penalties, s) for s in starts), key=lambda o: o.value)
         fit = Fit(family, found.theta, decisions, penalties, np.ones(len(found.theta), bool))
         root = fisher_root(fit)
         silent = blind_to_luck(model.mdp, family) or (root[:, place] ** 2).sum() <= SILENT * decisions.total
         kappa = float(found.theta[place])
-        low, high = by_profile(fit, level, [place])[:, place] if not silent else (-np.inf, np.inf)
-    lost = {k: 2 * decisions.total * (fixed[k][1] - found.value) if k in fixed else np.nan for k in (0.0, 1.0)}
+        low, high = by_profile(fit, level, [place], found.value)[:, place] if not silent else (-np.inf, np.inf)
+    lost = {k: 2 * decisions.total * (fixed[k].value - found.value) if k in fixed else np.nan for k in (0.0, 1.0)}
     lost = {k: np.nan if silent else max(x, 0.0) for k, x in lost.items()}
     p = {k: float(scipy.stats.chi2.sf(x, 1)) for k, x in lost.items()}
     likelihood = -found.value * decisions.total
-    return OptimismTest(np.nan if silent else kappa, (float(low), float(high)), level, likelihood, lost, p, not silent)
+    return OptimismTest(
+        np.nan if silent else kappa, (float(low), float(high)), level, likelihood, lost, p, not silent, found.converged
+    )

@@ -2,7 +2,7 @@
 
     maximise  (1/N) Σ log π(a|s) − l2 ‖c‖² − smoothness Σ (c_i − c_j)²        N decisions
 
-Few parameters: trust region with the exact Hessian (Moré & Sorensen 1983). Many: L-BFGS (Byrd et al. 1995). Where an
+Few parameters: trust region with the exact Hessian (Steihaug 1983). Many: L-BFGS (Byrd et al. 1995). Where an
 agent has no finite value (NaN) the objective is −inf, from which both step back.
 """
 
@@ -26,6 +26,7 @@ FEW = 120  # parameters up to which exact Hessians are worth their price
 STILL = 1e-6  # a gradient, in nats per decision, below which there is nothing left to climb
 FINISHED = 1e-9  # what the optimisers are asked for
 MOST = 3000  # iterations
+WALL = 40  # steps in a row into agents without a finite value, after which the optimum is taken to be among them
 POLISH = 4  # Newton steps at the end
 
 
@@ -86,7 +87,7 @@ def optimise(
     Raises `NoSolutionError` where the agent at the start has no finite value.
     """
     free = np.ones(len(start), bool) if free is None else free
-    whole, guess = np.array(start, float), jnp.zeros(family.blocks.size)
+    whole, guess, walls = np.array(start, float), jnp.zeros(family.blocks.size), 0
 
     def place(part: np.ndarray) -> np.ndarray:
         theta = whole.copy()
@@ -94,18 +95,25 @@ def optimise(
         return theta
 
     def value(part: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal guess
+        nonlocal guess, walls
         (f, found), g = value_and_gradient(jnp.asarray(place(part)), family, data, penalties, guess)
         f, g = float(f), np.asarray(g)[free]
         if not (np.isfinite(f) and np.isfinite(g).all()):
+            walls += 1
             return np.inf, np.zeros_like(part)
-        guess = found
+        guess, walls = found, 0
         return f, g
 
     def curvature(part: np.ndarray) -> np.ndarray:
-        return np.asarray(hessian(jnp.asarray(place(part)), family, data, penalties, guess)[0])[np.ix_(free, free)]
+        second = hessian(jnp.asarray(place(part)), family, data, penalties, guess)[0]
+        second = np.asarray(second)[np.ix_(free, free)]
+        return second if np.isfinite(second).all() else np.eye(len(part))  # go straight downhill
 
-    first, slope = value(whole[free])
+    def halt(_: Any) -> None:
+        if walls > WALL:
+            raise StopIteration
+
+    first, _ = value(whole[free])
     if not np.isfinite(first):
         raise NoSolutionError(
             "the agent at the start of the fit has no finite value", "set a discount below 1, or a finite horizon"
@@ -116,18 +124,18 @@ def optimise(
     if free.sum() <= FEW:
         options = dict(gtol=FINISHED, maxiter=MOST)
         out = scipy.optimize.minimize(
-            value, whole[free], jac=True, hess=curvature, method="trust-exact", options=options
+            value, whole[free], jac=True, hess=curvature, method="trust-ncg", options=options, callback=halt
         )
         part, ahead = polish(value, curvature, out.x)
         step = np.zeros(len(whole))
         step[free] = ahead
     else:
         options = dict(gtol=FINISHED, ftol=1e-15, maxiter=MOST, maxfun=2 * MOST, maxcor=30)
-        out = scipy.optimize.minimize(value, whole[free], jac=True, method="L-BFGS-B", options=options)
+        out = scipy.optimize.minimize(value, whole[free], jac=True, method="L-BFGS-B", options=options, callback=halt)
         part = out.x
     f, g = value(part)
     theta, steepest = place(part), float(np.abs(g).max())
-    cause = "" if steepest <= STILL else why(out, steepest)
+    cause = "" if steepest <= STILL else why(out.nit, steepest, walls > WALL, out.message)
     return Optimum(theta, f, steepest, int(out.nit), not cause, cause, step)
 
 
@@ -145,8 +153,11 @@ def polish(value: Any, curvature: Any, part: np.ndarray) -> tuple[np.ndarray, np
     return part, step
 
 
-def why(out: Any, steepest: float) -> str:
+def why(iterations: int, steepest: float, walled: bool, message: str) -> str:
     """Why an optimiser stopped short."""
-    if out.nit >= MOST:
-        return f"{out.nit:,} iterations were not enough: the gradient is still {steepest:.2g} nats per decision"
-    return f"no step improves the fit though the gradient is {steepest:.2g} nats per decision ({out.message})"
+    left = f"the gradient is still {steepest:.2g} nats per decision"
+    if walled:
+        return f"the likelihood rises towards agents that have no finite value: {left}; lower the discount"
+    if iterations >= MOST:
+        return f"{iterations:,} iterations were not enough: {left}"
+    return f"no step improves the fit, but {left} ({message})"

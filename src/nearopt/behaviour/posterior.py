@@ -51,11 +51,9 @@ PRIORS = {  # (mean, standard deviation) of normal priors, on the scale of θ
     "log_prior": (0.0, 2.0),  # log p(a) − log p(0)
 }
 DIMENSIONS = {"linear": ["feature"], "state": ["state"], "state_action": ["state", "action"], "network": ["weight"]}
-CHUNK = 100  # steps of a chain between two looks at the clock
-RHAT, DRAWS = (
-    1.01,
-    100,
-)  # Vehtari et al. (2021): r-hat up to, and effective draws per chain from which, to trust a chain
+CHUNK = 100  # steps of a chain between two signs of life
+RHAT = 1.01  # Vehtari et al. (2021): a chain is trusted with r-hat up to this,
+DRAWS = 100  # and from as many effective draws per chain
 
 
 class SampleWarning(UserWarning):
@@ -151,7 +149,8 @@ def energy(part: np.ndarray, fit: Fit, target: Target) -> tuple[float, np.ndarra
     away = np.asarray((theta - target.mean) / target.scale)
     slope = fit.decisions.total * np.asarray(slope) + away / np.asarray(target.scale)
     value = fit.decisions.total * float(loss) + 0.5 * float(away @ away)
-    return (value, slope[target.free]) if np.isfinite(slope).all() else (np.inf, np.zeros_like(part))
+    known = np.isfinite(value) and np.isfinite(slope).all()
+    return (value, slope[target.free]) if known else (np.inf, np.zeros_like(part))
 
 
 def mode(fit: Fit, target: Target) -> np.ndarray:
@@ -304,14 +303,14 @@ def sample(
     fit = model.fit_
     with jax.enable_x64(True), tqdm(total=num_chains * (num_warmup + num_samples), disable=not progress) as bar:
         target = make_target(fit, priors)
-        keys = jax.random.split(jax.random.key(seed), num_chains)
+        keys = jax.random.split(jax.random.key(seed % 2**63), num_chains)
         draws = explore(fit, target, Settings(int(num_warmup), float(target_accept)), int(num_samples), keys, bar)
         thetas = np.tile(fit.theta, (*draws.lp.shape, 1))
         thetas[..., fit.free] = draws.part
         each = [[log_likelihoods(fit.family, theta, fit.decisions) for theta in chain] for chain in thetas]
         tree = as_tree(model, parameters(model, thetas), draws, np.array(each))
     used = {name: prior for name, prior in normals(fit, priors) if np.isfinite(prior[1])}
-    tree.attrs |= dict(tuning_steps=num_warmup, seed=seed, priors=json.dumps(used))
+    tree.attrs |= dict(tuning_steps=int(num_warmup), seed=int(seed), priors=json.dumps(used))
     if words := doubts(tree["posterior"].to_dataset(), draws.diverging):
         mend = "draw more, raise target_accept, or give narrower priors or penalties"
         warnings.warn(f"the chains have not explored the posterior: {words}; {mend}", SampleWarning, stacklevel=3)

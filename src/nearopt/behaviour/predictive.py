@@ -113,5 +113,5 @@ def summarise(values: np.ndarray) -> Check:
     distance = gap[:, known].sum(axis=1) / 2 / (values.shape[1] if values.ndim == 3 else 1)
     usual = np.quantile(distance[1:], RANGE)
     shape = values.shape[1:]
-    parts = (x.reshape(shape) for x in (flat[0], mean, low, high))
-    return Check(*parts, float(distance[0]), (float(usual[0]), float(usual[1])))
+    data, mean, low, high = (x.reshape(shape) for x in (flat[0], mean, low, high))
+    return Check(data, mean, low, high, float(distance[0]), (float(usual[0]), float(usual[1])))

@@ -119,7 +119,7 @@ class Report:
         fit = self.model.fit_
         if fit.family.reward.kind != "maps":
             return None
-        return np.asarray(fit.family.reward.split(fit.theta[: fit.family.reward.size])[0])
+        return np.asarray(fit.family.reward.split(jnp.asarray(fit.theta[: fit.family.reward.size]))[0])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ class Report:
     def identifiability(self) -> str:
         """`Identifiability.describe`, with the names of the features."""
         words = self.model.identifiability_.describe()
-        if self.asked.features is not None and not self.time_varying:
+        if self.asked.features is not None and self.model.reward == "linear":
             for i in reversed(range(len(self.names))):  # "coefficient 12" before "coefficient 1"
                 words = words.replace(f"coefficient {i}", self.names[i])
         return words

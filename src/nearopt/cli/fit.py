@@ -1,8 +1,9 @@
 """`nearopt fit`: which reward, temperature and optimism explain recorded behaviour, with a report to hand on."""
 
+import contextlib
 import shlex
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -156,26 +157,35 @@ def answer(options: Options, command: str, tell: Callable[[str], None]) -> tuple
         features, names = read_features(Path(options.features), mdp)
     recorded = read_data(options, mdp)
     tell("loading JAX")
-    from nearopt.behaviour.estimator import BehaviourModel, FitWarning, IdentifiabilityWarning
+    from nearopt.behaviour.estimator import BehaviourModel
     from nearopt.behaviour.report import Asked, make_report
     from nearopt.cli.fitted import numbers_of, write
 
     model = BehaviourModel(mdp, features=features, **settings(options))
-    with warnings.catch_warnings(record=True) as caught:
-        for kind in (FitWarning, IdentifiabilityWarning):
-            warnings.simplefilter("always", kind)
-        tell("fitting")
+    by = None if options.by == "decision" else options.by
+    asked = Asked(options.level, options.stderr, options.intervals, by, options.optimism_test, names, options.seed)
+    tell("fitting")
+    with heard() as told:
         model.fit(recorded.train)
-        by = None if options.by == "decision" else options.by
-        asked = Asked(options.level, options.stderr, options.intervals, by, options.optimism_test, names, options.seed)
+    with heard() as later:
         report = make_report(model, recorded.train, recorded.held_out, asked, tell)
-    told = tuple(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
+    told += [f"while the fit was compared and tested: {text}" for text in later if text not in told]
     numbers = dict(command=command, data=options.data, source=options.mdp, prior=options.prior)
     numbers |= numbers_of(report, recorded) | dict(warnings=told, files=[])
     if options.report:
         tell("drawing")
         numbers["files"] = write(numbers, report, recorded, options)
     return numbers, report, recorded
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """What is warned of meanwhile, each sentence once, in a list that is filled at the end."""
+    told: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield told
+    told += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))
 
 
 def check(options: Options) -> None:

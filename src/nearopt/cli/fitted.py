@@ -62,13 +62,13 @@ def data_numbers(recorded: "Recorded") -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- words
-def number(value: float, digits: int = 4) -> str:
-    """A number for people: −1.234, 3.4e-07, ∞; a dash where there is none."""
+def number(value: float, digits: int = 4, full: bool = False) -> str:
+    """A number for people: −1.234, 3.4e-07, ∞; a dash where there is none. full: with zeros at its end."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    text = f"{value:,.{digits}g}" if abs(value) < 1e6 else f"{value:.{digits}g}"
+    text = f"{value:#.{digits}g}".rstrip(".") if full else f"{value:.{digits}g}"
     if digits <= math.log10(max(abs(value), 1)) and abs(value) < 1e6:
         text = f"{value:,.0f}"  # 12,345 and not 1.234e+04
     return text.replace("-", "−", 1) if value < 0 else text
@@ -76,12 +76,13 @@ def number(value: float, digits: int = 4) -> str:
 
 def fixed(value: float, decimals: int = 3) -> str:
     """As `number`, with as many decimals in every row of a table."""
-    return number(value) if value is None or not math.isfinite(value) else f"{value:,.{decimals}f}".replace("-", "−")
+    if value is None or not math.isfinite(value):
+        return number(value)
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}".replace("-", "−")  # −0.0 + 0.0 is 0.0
 
 
 def verdict(report: "Report") -> list[str]:
     """What the fit has shown, in sentences: beside the uniform policy, and beside the empirical Markov policy."""
-    rows = {row.name: row for row in report.rows}
     out, mine = [], report.rows[0]
     if not len(report.held_out):
         bits = fixed(mine.train / BIT)
@@ -90,24 +91,28 @@ def verdict(report: "Report") -> list[str]:
         out.append(f"Beside it (AIC {fixed(mine.aic, 1)}): {'; '.join(told)}.")
         return out
     out.append(f"It predicts held-out decisions with {fixed(mine.bits)} bits per decision.")
-    for name in ("uniform", "empirical Markov", "empirical Markov, over time"):
-        if name in rows:
-            out.append(beside(rows[name]))
+    always = ("uniform", "empirical Markov", "empirical Markov, over time")
+    for row in report.rows[1:]:
+        if row.name in always or beaten(row):
+            out.append(beside(row))
     return out
+
+
+def beaten(row: "Row") -> bool:
+    """Whether another explanation predicts better than the fitted agent, by more than chance where that is known."""
+    return row.difference < -2 * (row.error if math.isfinite(row.error) else 0.0)
 
 
 def beside(row: "Row") -> str:
     """The fitted agent beside one of the others."""
     gap, error = row.difference / BIT, row.error / BIT
-    against = (
-        f"the {row.name} policy ({fixed(row.bits)} bits)" if "," not in row.name else f"{row.name} ({fixed(row.bits)})"
-    )
+    against = f"“{row.name}” ({fixed(row.bits)} bits)"
     if math.isnan(gap):
         return f"Beside {against}: no comparison, both find some decision impossible."
-    told = f"{fixed(abs(gap))} ± {fixed(error)} bits per decision"
-    if abs(gap) <= 2 * error:
+    told = f"{fixed(abs(gap))}{f' ± {fixed(error)}' if math.isfinite(error) else ''} bits per decision"
+    if not beaten(row) and not gap > 2 * (error if math.isfinite(error) else 0.0):
         return f"It predicts about as well as {against}: they differ by {told}."
-    return f"It predicts {'better' if gap > 0 else 'WORSE'} than {against}, by {told}."
+    return f"It predicts {'WORSE' if beaten(row) else 'better'} than {against}, by {told}."
 
 
 def state_of(report: "Report") -> str:
@@ -123,7 +128,8 @@ def show(numbers: dict[str, Any], report: "Report", recorded: "Recorded") -> Non
     """The numbers for people."""
     model, decisions = report.model, numbers["decisions"]
     print(f"{numbers['data']}: {numbers['episodes']:,} episodes, {decisions:,} decisions; world {numbers['source']}")
-    print(f"held out: {recorded.how}: {len(recorded.held_out):,} episodes, {numbers['held_out_decisions']:,} decisions")
+    held = numbers["held_out_episodes"], numbers["held_out_decisions"]
+    print(f"held out: {recorded.how}" + (" (episodes: {:,}, decisions: {:,})".format(*held) if held[0] else ""))
     if recorded.dropped:
         print(f"left out: {recorded.num_dropped:,} rows or steps")
         print_table([(line,) for line in recorded.dropped[:LINES]])
@@ -158,9 +164,12 @@ def comparison_row(row: "Row") -> tuple[str, ...]:
 
 def coefficient_rows(report: "Report") -> list[tuple[str, ...]]:
     """Name, estimate, standard error and bounds of the dials and of the coefficients that are shown."""
-    rows = [(name, number(x), "", number(low), number(high)) for name, (x, low, high) in report.dials.items()]
+    rows = [
+        (name, number(x, full=True), "", number(low, full=True), number(high, full=True))
+        for name, (x, low, high) in report.dials.items()
+    ]
     flat = [array.reshape(-1) for array in (report.coef, report.stderr, report.lower, report.upper)]
-    return rows + [(report.names[i], *(number(float(array[i])) for array in flat)) for i in report.shown]
+    return rows + [(report.names[i], *(number(float(array[i]), full=True) for array in flat)) for i in report.shown]
 
 
 # ---------------------------------------------------------------- files

@@ -2,7 +2,6 @@
 
 import base64
 import platform
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -13,7 +12,7 @@ import jinja2
 
 from nearopt import __version__
 from nearopt.cli.doctor import OPTIONAL, REQUIRED, version_of
-from nearopt.cli.fitted import BIT, coefficient_rows, fixed, number, state_of, verdict
+from nearopt.cli.fitted import BIT, beaten, coefficient_rows, fixed, number, state_of, verdict
 
 if TYPE_CHECKING:
     from nearopt.behaviour.report import Report
@@ -45,7 +44,7 @@ def render(numbers: dict[str, Any], report: "Report", recorded: "Recorded", pict
         prints={str(path): fingerprint(path) for path in (Path(numbers["data"]), Path(numbers["source"]))},
         verdict=verdict(report),
         state=state_of(report),
-        good=bool(report.model.converged_),
+        good=bool(report.model.converged_) and not any(map(beaten, report.rows[1:])),
         settings=settings(numbers, report),
         pictures={path.stem: (picture(path), WORDS[path.stem]) for path in pictures},
         coefficients=coefficient_rows(report),
@@ -106,11 +105,7 @@ def check_sentences(report: "Report") -> list[str]:
     for name, what in named.items():
         check = getattr(report.checks, name)
         low, high = map(fixed, check.usual)
-        told = "differ from what the agent does by more than chance" if check.far else "are what the agent does"
+        told = "differ from the agent's by more than chance" if check.far else "could be the agent's"
         out.append(f"The {what} {told}: distance {fixed(check.distance)}, by chance {low} to {high}.")
     return out
 
-
-def outside(page: str) -> list[str]:
-    """Addresses that opening the page would ask for: none."""
-    return re.findall(r"(?:src|href)=\"(?!data:)[^\"#]*|url\([^)]*\)|@import", page)

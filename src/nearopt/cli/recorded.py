@@ -47,7 +47,7 @@ def read_data(options: "Options", mdp: "MDP") -> Recorded:
     parquet = options.data.suffix.lower() in (".parquet", ".pq")
     names = {name: getattr(options, name) for name in ("episode", "time", "state", "action", "subject")}
     read = Trajectories.from_parquet if parquet else Trajectories.from_csv
-    with in_words_of_the_command(), warnings.catch_warnings(record=True) as caught:
+    with in_words_of_the_command(options.data), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DroppedRowsWarning)
         found = read(options.data, **names, mdp=mdp, invalid=options.invalid)
         if options.invalid == "refuse":
@@ -63,15 +63,16 @@ def read_data(options: "Options", mdp: "MDP") -> Recorded:
 
 
 @contextmanager
-def in_words_of_the_command() -> Iterator[None]:
-    """The library's advice names its arguments; here they are options."""
+def in_words_of_the_command(path: Path) -> Iterator[None]:
+    """The library's advice names its arguments; here they are options. Every message begins with the file."""
     try:
         yield
     except NearoptError as error:
         mend = re.sub(r'(?:or )?pass invalid="drop"', "or pass --invalid drop", error.mend)
         mend = re.sub(r"or drop them: trajectories.without\S*", "or pass --invalid drop", mend)
         mend = re.sub(r'\b(episode|time|state|action|subject)="\.\.\."', r"--\1 COLUMN", mend)
-        raise type(error)(error.problem, mend.replace("the subject=", "the subject, --subject COLUMN")) from None
+        problem = error.problem if error.problem.startswith(str(path)) else f"{path}: {error.problem}"
+        raise type(error)(problem, mend.replace("the subject=", "the subject, --subject COLUMN")) from None
 
 
 # ---------------------------------------------------------------- held out

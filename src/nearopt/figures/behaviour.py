@@ -68,7 +68,8 @@ def coefficient_page(report: Explained) -> Figure:
         draw_intervals([report.names[i] for i in report.shown], estimate, low, high, axes[0])
         axes[0].set_xlabel("coefficient", fontsize=MEDIUM, color=INK)
     if dials:
-        draw_intervals(list(report.dials), *np.array(list(report.dials.values()), float).T, axes[-1])
+        estimate, low, high = np.array(list(report.dials.values()), float).T
+        draw_intervals(list(report.dials), estimate, low, high, axes[-1])
         axes[-1].set_xlabel("dial", fontsize=MEDIUM, color=INK)
     return figure
 
@@ -115,7 +116,8 @@ def prediction_page(report: Explained) -> Figure:
     what = "held-out data" if len(report.held_out) else "data it was fitted to"
     line = f"{checks.decisions:,} decisions of the {what}, and {checks.replicates} simulations of the agent"
     figure, body = new_page(PAGE, 9.2, "Does the fitted agent do what was recorded?", line)
-    upper, lower = body.subfigures(2, 1, height_ratios=(1.15, 1))
+    halves: Any = body.subfigures(2, 1, height_ratios=(1.15, 1))
+    upper, lower = halves
     top = upper.subplots()
     draw_visits(report, checks.visits, top)
     left, right = lower.subplots(1, 2, width_ratios=(1, 1.6))

@@ -32,7 +32,7 @@ from nearopt.figures.words import action_label, state_label
 
 PAGE = 9.0  # inches: to be read on a page, not on a slide
 FITTED = "fitted agent"  # its name in the comparison
-FULL = 0.25  # share of a grid that has to be states, for a map
+FULL, NEAR = 0.3, 0.7  # shares of a grid that is states, and of steps to neighbouring cells, for a map
 MANY = 30  # states without names from which on their numbers are an axis
 COMMON = 0.8  # share of decisions from which on an action is left out of stacked bars, to see the others
 ROWS, PANELS, LABELLED, MOST_POSTS = 30, 4, 14, 1_000
@@ -62,17 +62,17 @@ class Explained(Protocol):
     @property
     def mdp(self) -> Any: ...
     @property
-    def taken(self) -> np.ndarray: ...
+    def taken(self) -> Any: ...
     @property
     def visits(self) -> np.ndarray: ...
     @property
-    def moves(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def moves(self) -> Any: ...
     @property
     def recorded(self) -> Any: ...
     @property
     def held_out(self) -> Any: ...
     @property
-    def reward(self) -> np.ndarray: ...
+    def reward(self) -> Any: ...
     @property
     def maps(self) -> np.ndarray | None: ...
     @property
@@ -86,9 +86,9 @@ class Explained(Protocol):
     @property
     def level(self) -> float: ...
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Any: ...
     @property
-    def shown(self) -> np.ndarray: ...
+    def shown(self) -> Any: ...
     @property
     def dials(self) -> dict[str, tuple[float, float, float]]: ...
     @property
@@ -99,9 +99,13 @@ class Explained(Protocol):
 
 # ---------------------------------------------------------------- which kind of world
 def mapped(mdp: World) -> bool:
-    """Whether the states fill a grid well enough to be drawn as its cells."""
+    """Whether it is a map: the states fill a grid well enough, and most steps lead to a neighbouring cell."""
     lattice = find_lattice(mdp)
-    return lattice is not None and (~lattice.wall).mean() >= FULL
+    if lattice is None or (~lattice.wall).mean() < FULL:
+        return False
+    here, there = mdp.choice_state[mdp.branch_choice], mdp.next_state
+    apart = np.hypot(lattice.row[here] - lattice.row[there], lattice.column[here] - lattice.column[there])
+    return bool((apart[here != there] < 1.5).mean() >= NEAR) if (here != there).any() else True
 
 
 def placed(mdp: World) -> bool:
@@ -177,7 +181,7 @@ def label_places(mdp: World, states: np.ndarray, ax: Axes) -> None:
         for shift in (13.0, -13.0):
             here = np.append(points[s] + (0, shift), room[0])
             if all(abs(here[0] - o[0]) > room[0] + o[2] or abs(here[1] - o[1]) > room[1] for o in taken):
-                ax.annotate(text, place[s], (0, shift), textcoords="offset points", **style)
+                ax.annotate(text, tuple(place[s]), (0, shift), textcoords="offset points", **style)
                 taken.append(here)
                 break
 
@@ -196,7 +200,7 @@ def data_page(report: Explained) -> Figure:
         image = draw_map(mdp, visits, ax=ax, norm=norm, cmap=UNDER, blank=visits == 0)
         acted = seen[np.argsort(-visits[seen], kind="stable")[:MOST_POSTS]]
         draw_arrows(mdp, report.taken / np.maximum(visits, 1)[:, None], acted, ax=ax, colour="black")
-        colour_bar(body, image, ax, "decisions; white: never there")
+        colour_bar(body, image, ax, "decisions; white: never there", location="bottom", aspect=40)
         return figure
     if placed(mdp):
         figure, body = new_page(PAGE, 5.6, title, f"{line}; width of a way: how often it was taken")
@@ -218,7 +222,7 @@ def numbered_data(report: Explained, line: str) -> Figure:
     top.set_ylabel("decisions", fontsize=MEDIUM, color=INK)
     share, left = taken[:last] / np.maximum(report.visits[:last], 1)[:, None], np.zeros(last)
     actions = np.argsort(-taken.sum(axis=0), kind="stable")[: len(COLOURS)].tolist()
-    rest = taken.sum(axis=0)[actions[0]] > COMMON * taken.sum()
+    rest = int(taken.sum(axis=0)[actions[0]] > COMMON * taken.sum())
     for a, colour in list(zip(actions, COLOURS, strict=False))[rest:]:
         bottom.bar(range(last), share[:, a], bottom=left, width=1.0, color=colour, label=action_label(mdp, a))
         left = left + share[:, a]
@@ -279,8 +283,8 @@ def reward_page(report: Explained) -> Figure:
     each = float(np.clip((PAGE - 0.5) / across / shape, 1.0, 7.0 if len(panels) == 1 else 3.6))
     figure, body = new_page(PAGE, down * (each + 0.4) + 2.2, title, line)
     axes = body.subplots(down, across, squeeze=False).reshape(-1)
+    drawn: Any = None
     for ax, (name, values) in zip(axes, panels, strict=False):
-        drawn: Any
         if as_map:
             drawn = draw_map(report.mdp, values, ax=ax, norm=norm, cmap=REWARD_MAP, blank=np.isnan(values))
         else:
@@ -290,7 +294,7 @@ def reward_page(report: Explained) -> Figure:
         name_panel(ax, name)
     for spare in axes[len(panels) :]:
         spare.remove()
-    colour_bar(body, drawn, list(axes[: len(panels)]), "reward")
+    colour_bar(body, drawn, list(axes[: len(panels)]), "reward", location="bottom", aspect=40)
     return figure
 
 
@@ -363,6 +367,7 @@ def reward_tables(report: Explained, panels: list[tuple[str, np.ndarray]], line:
     some = f"; the {len(states)} most visited states" if len(states) < mdp.num_states else ""
     figure, body = new_page(PAGE, height, "The fitted reward over time", line + some)
     axes = body.subplots(down, across, squeeze=False).reshape(-1)
+    image: Any = None
     for ax, (name, values) in zip(axes, panels, strict=False):
         image = draw_table(mdp, values, states, ax=ax, norm=Normalize(-largest, largest), cmap=REWARD_MAP)
         name_panel(ax, name)

@@ -24,7 +24,8 @@ DENSE = 1024  # states up to which linear systems are solved by elimination, whi
 STEPS = 60  # of Newton's method; from a V ≤ BV on it needs about ten
 STALL = 2  # steps without progress after which rounding is all that is left
 FLOOR = 4 * float(np.finfo(float).eps)  # a residual, relative to the largest value, that is rounding
-FOUND = 1e-9  # residual, relative to the largest value, up to which that is a solution
+FOUND = 1e-12  # residual, relative to the largest value, up to which that is a solution
+HUGE = 1e11  # a value above this is taken for infinite: there a rise of any size is relatively small
 ITERATIONS = 20_000  # of the Krylov method in one solve, at most
 
 
@@ -49,7 +50,8 @@ def stationary(problem: Problem, guess: Float[Array, " n"]) -> Float[Array, " n"
 
     first = (guess, jnp.asarray(jnp.inf), guess, jnp.asarray(0), jnp.asarray(0))
     _, best, chosen, _, _ = lax.while_loop(go_on, step, first)
-    return jnp.where(best <= FOUND * jnp.maximum(1.0, jnp.abs(chosen).max()), chosen, jnp.nan)
+    size = jnp.abs(chosen).max()
+    return jnp.where((best <= FOUND * jnp.maximum(1.0, size)) & (size < HUGE), chosen, jnp.nan)
 
 
 @stationary.def_jvp
