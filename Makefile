@@ -13,7 +13,7 @@ PYTHON ?=
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench calibrate lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 15
@@ -61,6 +61,9 @@ check: $(STAMP) ## lint, format and types
 
 bench: $(PEERS) ## run the benchmarks, the peers' too
 	@$(BIN)/python -m benchmarks
+
+calibrate: $(STAMP) ## 1,000 simulated data sets: do intervals hold the truth?
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.calibration
 
 # The peers add packages to .venv and change none of its own: --no-deps, and a list made under constraints.txt. One of
 # them has no wheel and is built with the pinned setuptools. A peer that does not install is named in its rows.

@@ -2,11 +2,12 @@
 
 import argparse
 
+from benchmarks.behaviour import GROUPS as BEHAVIOUR
 from benchmarks.harness import HEADER, RULE, machine, read_bandwidth
 from benchmarks.planning import GROUPS as PLANNING
 from benchmarks.rows import GROUPS as INFERENCE
 
-GROUPS = INFERENCE | PLANNING
+GROUPS = INFERENCE | PLANNING | BEHAVIOUR
 
 
 def main() -> None:

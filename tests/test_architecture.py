@@ -28,18 +28,21 @@ MAY_IMPORT = {
     "checks": ("mdp",),
     "problem": ("backup", "mdp"),
     "records": ("mdp",),
-    "functional": ("backup", "checks", "inference.messages", "mdp", "planning", "problem"),
+    "functional": ("backup", "behaviour", "checks", "inference.messages", "mdp", "planning", "problem", "records"),
     "inference": ("backup", "checks", "functional", "mdp", "problem", "records"),
     "planning": ("backup", "checks", "mdp", "problem"),
+    "behaviour": ("backup", "checks", "inference", "mdp", "planning", "problem", "records"),
     "figures": ("mdp.errors",),  # it reads results by attribute, see figures/results.py
-    "cli": ("backup", "checks", "figures", "functional", "inference", "mdp", "planning", "records"),
-    "": ("backup", "cli", "figures", "functional", "inference", "mdp", "planning", "records"),  # __init__, __main__
+    "cli": ("backup", "behaviour", "checks", "figures", "functional", "inference", "mdp", "planning", "records"),
+    # __init__.py and __main__.py
+    "": ("backup", "behaviour", "cli", "figures", "functional", "inference", "mdp", "planning", "records"),
 }
 ONLY_IN = {"matplotlib": "figures", "mpl_toolkits": "figures", "tyro": "cli", "rich": "cli"}
 RUNS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "code"}
 RUNS_TEXT = {"eval", "exec", "compile", "__import__"}
 
 MOST_LINES, MEDIAN_LINES, MOST_FUNCTION_LINES, MOST_ARGUMENTS = 400, 150, 60, 10
+PROMISED = {("estimator.py", "__init__")}  # signatures that the public contract fixes, not we
 
 HOSTS = {"arxiv.org", "doi.org", "github.com", "keepachangelog.com", "pmc-tools.github.io", "semver.org"}
 PRIVATE = {
@@ -159,7 +162,7 @@ def check_lengths(folder: Path) -> list[str]:
             name = getattr(node, "name", "lambda")
             if (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_FUNCTION_LINES:
                 complaints.append(f"{where}:{node.lineno}: {name} has {lines} lines")
-            if (count := arguments(node.args)) > MOST_ARGUMENTS:
+            if (count := arguments(node.args)) > MOST_ARGUMENTS and (path.name, name) not in PROMISED:
                 complaints.append(f"{where}:{node.lineno}: {name} has {count} arguments")
     return complaints
 

@@ -64,7 +64,7 @@ def test_every_verb_has_help_with_examples_that_parse(call, verb):
         assert words[0] == verb
         parse(module.Options, verb, "", words[1:])
     for field in inspect.signature(module.Options).parameters:
-        assert field == "source" or f"--{field.replace('_', '-')}" in out
+        assert field in ("source", "data") or f"--{field.replace('_', '-')}" in out
 
 
 def test_first_command_of_the_help_works(call):

@@ -57,7 +57,7 @@ class EmpiricalMarkov(Baseline):
     each time. It explains the most, and says nothing about why.
     """
 
-    def __init__(self, mdp: MDP, smoothing: float = 1.0, time_varying: bool = False):
+    def __init__(self, mdp: MDP, smoothing: float = 0.1, time_varying: bool = False):
         self.mdp = mdp
         self.smoothing = smoothing
         self.time_varying = time_varying

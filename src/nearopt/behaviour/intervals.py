@@ -51,6 +51,8 @@ def by_profile(fit: Fit, level: float, which: Sequence[int] | None = None, best:
     base = optimise(fit.family, data, fit.penalties, fit.theta, fit.free).value if best is None else best
     deviance = lambda value: 2 * fit.decisions.total * (value - base)
     error = theta_errors(fit)
+    if which is not None:
+        error = np.where(np.isfinite(error), error, LEAST * (1 + np.abs(fit.theta)))
     out = np.full((2, len(fit.theta)), np.nan)
     for i in np.flatnonzero(fit.free) if which is None else which:
         free = fit.free.copy()

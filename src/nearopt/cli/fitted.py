@@ -168,7 +168,8 @@ def coefficient_rows(report: "Report") -> list[tuple[str, ...]]:
         (name, number(x, full=True), "", number(low, full=True), number(high, full=True))
         for name, (x, low, high) in report.dials.items()
     ]
-    flat = [array.reshape(-1) for array in (report.coef, report.stderr, report.lower, report.upper)]
+    coef = np.where(np.abs(report.coef) <= 1e-9 * np.abs(report.coef).max(initial=0.0), 0.0, report.coef)  # rounding
+    flat = [array.reshape(-1) for array in (coef, report.stderr, report.lower, report.upper)]
     return rows + [(report.names[i], *(number(float(array[i]), full=True) for array in flat)) for i in report.shown]
 
 

@@ -108,4 +108,3 @@ def check_sentences(report: "Report") -> list[str]:
         told = "differ from the agent's by more than chance" if check.far else "could be the agent's"
         out.append(f"The {what} {told}: distance {fixed(check.distance)}, by chance {low} to {high}.")
     return out
-
