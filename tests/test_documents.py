@@ -41,8 +41,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 # ---------------------------------------------------------------- the code of the README
-def test_the_example_prints_what_the_readme_shows(tmp_path, capsys):
-    (code,), (shown,) = blocks(README, "python"), blocks(README, "text")
+@pytest.mark.parametrize("code, shown", zip(blocks(README, "python"), blocks(README, "text"), strict=True))
+def test_the_examples_print_what_the_readme_shows(code, shown, tmp_path, capsys):
     assert len(code.splitlines()) <= 18
     (tmp_path / "example.py").write_text(code)
     runpy.run_path(str(tmp_path / "example.py"))

@@ -44,7 +44,8 @@ def maze() -> no.MDP:
 def read(path: str) -> tuple[no.Trajectories, no.Trajectories]:
     """Training and held-out trajectories, as published."""
     rows = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf8")
-    return tuple(no.Trajectories.from_frame(rows[rows["split"] == part]) for part in ("train", "validation"))
+    part = lambda name: no.Trajectories.from_frame(rows[rows["split"] == name])
+    return part("train"), part("validation")
 
 
 if __name__ == "__main__":

@@ -179,9 +179,11 @@ def log_likelihood(
     >>> import jax, numpy as np, nearopt as no
     >>> mdp = no.MDP.from_grid("S..G")
     >>> walk = no.Trajectories.from_arrays(state=[0, 1, 2, 3], action=[1, 1, 1])
-    >>> fit = lambda reward: no.functional.log_likelihood(mdp, walk, reward=reward, horizon=6).sum()
-    >>> bool(fit(mdp.reward) < fit(2 * mdp.reward)), jax.grad(fit)(mdp.reward).shape
-    (True, (4, 4))
+    >>> explain = lambda reward: no.functional.log_likelihood(mdp, walk, reward=reward, horizon=6)
+    >>> bool(explain(mdp.reward)[0] < explain(2 * mdp.reward)[0])
+    True
+    >>> jax.grad(lambda reward: explain(reward).sum())(mdp.reward).shape
+    (4, 4)
     """
     check_model(mdp)
     traced, limits = dials(temperature, optimism)

@@ -9,7 +9,7 @@ import nearopt as no
 from nearopt.behaviour.decisions import steps
 from nearopt.behaviour.simulate import simulate
 from nearopt.behaviour.uncertainty import Fit
-from tests.behaviour.oracle import Agent, log_policy
+from tests.behaviour.oracle import Agent
 
 S, A, F, T = 4, 2, 3, 3
 DISCOUNT = 0.8
@@ -19,20 +19,34 @@ STEP = 1e-3  # of finite differences, in extended precision and of fourth order
 def world(transition=None, discount=DISCOUNT):
     """A model, features (S, A, F), and an agent whose reward is linear in them."""
     rng = np.random.default_rng(0)
-    dense, features = rng.dirichlet(np.ones(S), (S, A)), rng.normal(size=(S, A, F))
+    dense, features = rng.dirichlet(np.full(S, 0.4), (S, A)), rng.normal(size=(S, A, F))
+    features[..., 0] = [[-2.0], [1.0], [2.0], [-1.0]]  # a matter of where one is
     transition = dense if transition is None else transition
-    reward = features @ [1.0, -0.5, 0.3]
+    reward = features @ [1.5, -1.0, 0.5]
     agent = Agent(transition, np.ones((S, A), bool), reward, "choice", np.zeros((S, A)), discount)
     return no.MDP.from_arrays(transition, reward, discount=discount), features, agent
 
 
-def log_table(agent, horizon=None):
-    """log π as (S, A) or (T, S, A), by the oracle."""
-    rows = lambda t: [[log_policy(agent, horizon, t, s)[a] for a in range(A)] for s in range(S)]
-    return np.array(rows(0) if horizon is None else [rows(t) for t in range(horizon)], np.longdouble)
+def log_table(agent, horizon=T):
+    """log π as (T, S, A), or (S, A) of the infinite horizon: design §1 in extended precision."""
+    gamma, tau, kappa = np.array([agent.discount, agent.temperature, agent.optimism], np.longdouble)
+    reward = np.asarray(agent.reward, np.longdouble)
+    axes = {"state": (..., None, None), "choice": (..., None), "branch": ()}[agent.kind.removeprefix("timed ")]
+    value, rows = np.zeros(S, np.longdouble), []
+    for t in reversed(range(horizon or 300)):
+        r = (reward[t] if "timed" in agent.kind else reward)[axes]
+        if kappa == 0:
+            q = (agent.transition * (r + gamma * value)).sum(2)
+        else:
+            hope = np.exp(kappa * r / tau) * (gamma * np.exp(kappa * value / tau) + 1 - gamma)
+            q = tau / kappa * np.log((agent.transition * hope).sum(2))
+        logits = agent.log_prior + q / tau
+        value = tau * np.logaddexp.reduce(logits, axis=1)
+        rows.append(logits - value[:, None] / tau)
+    return rows[-1] if horizon is None else np.stack(rows[::-1])
 
 
-def behaviour(mdp, agent, n, horizon=None, seed=0):
+def behaviour(mdp, agent, n, horizon=T, seed=0):
     """n trajectories of T decisions, of four subjects."""
     policy = np.exp(log_table(agent, horizon)).astype(float)
     walks = simulate(mdp, policy, np.arange(n) % mdp.num_states, np.full(n, T), seed)
@@ -71,8 +85,8 @@ def curvature(function, x):
 
 
 def counts(trajectories):
-    """(n, S, A) how often each trajectory holds each decision."""
-    out = np.zeros((len(trajectories), S, A))
+    """(n, T, S, A) how often each trajectory holds each decision."""
+    out = np.zeros((len(trajectories), T, S, A))
     row, t = np.nonzero(trajectories.action >= 0)
-    np.add.at(out, (row, trajectories.state[row, t], trajectories.action[row, t]), 1.0)
+    out[row, t, trajectories.state[row, t], trajectories.action[row, t]] = 1.0
     return out

@@ -21,7 +21,7 @@ class Baseline(BaseEstimator):
     """A policy π(a|s), or π_t(a|s), that is found without solving for a reward; `fit` sets `policy_`."""
 
     policy_: np.ndarray
-    num_parameters_: int
+    num_parameters_: float
 
     def log_likelihoods(self, trajectories: Trajectories) -> tuple[np.ndarray, int]:
         """(n,) that of every trajectory, nats, and the number of decisions."""

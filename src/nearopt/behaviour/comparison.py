@@ -1,6 +1,6 @@
 """Which explanation predicts best: held-out log-likelihood, cross-validation, AIC and BIC, beside the baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,9 @@ def baselines(model: BehaviourModel) -> dict[str, Any]:
     mdp = model.mdp
     out: dict[str, Any] = {"hard-optimal with lapses": HardWithLapses(model)}
     if (mdp.branch_reward != 0).any() and model.reward != "model":
-        dials = dict(horizon=model.horizon, discount=model.discount, optimism=model.optimism, prior=model.prior)
+        dials: dict[str, Any] = dict(
+            horizon=model.horizon, discount=model.discount, optimism=model.optimism, prior=model.prior
+        )
         out["soft-optimal for the model's own reward"] = BehaviourModel(mdp, reward="model", temperature="fit", **dials)
     out["empirical Markov"] = EmpiricalMarkov(mdp)
     if model.horizon is not None:
@@ -98,7 +100,8 @@ def cross_validate(model: Any, trajectories: Trajectories, folds: int = 5, by: s
         cuts = GroupKFold(folds).split(nothing, groups=labels)
     else:
         cuts = KFold(folds, shuffle=True, random_state=0).split(nothing)
-    return np.array([clone(model).fit(trajectories[a]).score(trajectories[b]) for a, b in cuts])
+    fresh: Callable[[], Any] = lambda: clone(model)
+    return np.array([fresh().fit(trajectories[a]).score(trajectories[b]) for a, b in cuts])
 
 
 def spread(gap: np.ndarray) -> float:

@@ -1,6 +1,6 @@
 """What the likelihood needs of a table of behaviour: which decisions, at which step, how often."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import numpy as np
@@ -118,7 +118,7 @@ def num_choices(blocks: Blocks) -> int:
     return sum(b.action.size for b in blocks.blocks)
 
 
-class Visits(NamedTuple):
+class Visits(eqx.Module):
     """Every action of every recorded state: cells like those of `Decisions`, and how often their state was visited."""
 
     cell: np.ndarray  # (G, T, D)

@@ -228,7 +228,7 @@ class BehaviourModel(BaseEstimator):
             if kind == "profile":
                 bounds = readable(self.fit_, by_profile(self.fit_, level))
             elif kind == "bootstrap":
-                bounds = by_bootstrap(self.fit_, level, self.groups(by or "episode"), draws, seed)
+                bounds = by_bootstrap(self.fit_, level, self.units(by or "episode"), draws, seed)
             else:
                 bounds = by_covariance(self.fit_, level, kind, self.groups(by))
         size = self.fit_.family.reward.size
@@ -315,9 +315,11 @@ class BehaviourModel(BaseEstimator):
         return self.fit_.family.reward.public(public[: self.fit_.family.reward.size])
 
     def groups(self, by: str | None) -> np.ndarray | None:
+        """(n,) which trajectories belong together; None where decisions do not."""
+        return None if by is None else self.units(by)
+
+    def units(self, by: str) -> np.ndarray:
         """(n,) which trajectories belong together."""
-        if by is None:
-            return None
         if by == "episode":
             return np.arange(self.fit_.decisions.num_trajectories)
         if by != "subject":

@@ -5,13 +5,14 @@ causes are subtracted one by one (Ng, Harada & Russell 1999 for potentials; Cao,
 policies), and what is left is named by its largest components.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from jaxtyping import Array
 
 from nearopt.behaviour.family import Family
 from nearopt.behaviour.uncertainty import FLAT, MANY, Fit, fisher_root
@@ -189,7 +190,8 @@ def visited_coefficients(mdp: MDP, fit: Fit) -> np.ndarray:
     cells = fit.decisions.cell.reshape(-1)[fit.decisions.place]
     pairs = np.argwhere(np.isin(slot, np.unique(cells)))
     time = (slice(None),) if reward.time_varying else ()
-    slope = np.asarray(jax.jacfwd(lambda c: reward(c)[(*time, pairs[:, 0], pairs[:, 1])])(theta[: reward.size]))
+    table: Callable[[Array], Array] = lambda c: jnp.asarray(reward(c))[(*time, pairs[:, 0], pairs[:, 1])]
+    slope = np.asarray(jax.jacfwd(table)(theta[: reward.size]))
     return (np.abs(slope) > 0).any(axis=tuple(range(slope.ndim - 1)))
 
 

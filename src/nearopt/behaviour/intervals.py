@@ -58,7 +58,7 @@ def by_profile(fit: Fit, level: float, which: Sequence[int] | None = None, best:
         free = fit.free.copy()
         free[i] = False
 
-        def excess(x: float, i: int = i, free: np.ndarray = free) -> float:
+        def excess(x: float, i: int = int(i), free: np.ndarray = free) -> float:
             theta = fit.theta.copy()
             theta[i] = x
             try:
@@ -66,11 +66,11 @@ def by_profile(fit: Fit, level: float, which: Sequence[int] | None = None, best:
             except NoSolutionError:
                 return np.inf
 
-        out[:, i] = [side(excess, fit.theta[i], sign * error[i], np.sqrt(z2)) for sign in (-1, 1)]
+        out[:, i] = [side(excess, fit.theta[i], sign * error[i], float(np.sqrt(z2))) for sign in (-1, 1)]
     return out
 
 
-def side(excess: Callable[[float], float], centre: float, step: float, z: float) -> float:
+def side(excess: Callable[..., float], centre: float, step: float, z: float) -> float:
     """Where the profile crosses, on one side."""
     if not np.isfinite(step):
         return float(np.copysign(np.inf, step))
@@ -89,7 +89,7 @@ def side(excess: Callable[[float], float], centre: float, step: float, z: float)
             near, far = (middle, far) if e <= 0 else (near, middle)
         else:
             return float(centre + near * step)
-    root = scipy.optimize.brentq(lambda x: excess(centre + x * step), near, far, xtol=1e-6, rtol=1e-8)
+    root = scipy.optimize.root_scalar(lambda x: excess(centre + x * step), bracket=(near, far), xtol=1e-6).root
     return float(centre + root * step)
 
 

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from nearopt.backup import Scalar, is_one
 from nearopt.behaviour.decisions import Decisions
@@ -37,15 +37,14 @@ class Explained(NamedTuple):
     value: Float[Array, " n"]
 
 
-def log_policy(
-    problem: Problem, cell: Int[Array, "G T D"], length: Int[Array, " G"] | None, guess: Float[Array, " n"]
-) -> Explained:
-    """One solution of V = BV (length None), or one pass backwards in time."""
+def log_policy(problem: Problem, cell: ArrayLike, length: ArrayLike | None, guess: Float[Array, " n"]) -> Explained:
+    """One solution of V = BV (length None), or one pass backwards in time. cell (G, T, D), length (G,)."""
+    cell = jnp.asarray(cell)
     if length is None:
         value = stationary(problem, guess)
         logs = at_cells(problem, value, value, (None, None), cell[0, 0])[1]
         return Explained(jnp.where(jnp.isnan(value).any(), jnp.nan, logs)[None, None], value)
-    logs = jax.vmap(lambda cells, steps: one_group(problem, cells, steps))(jnp.asarray(cell), jnp.asarray(length))
+    logs = jax.vmap(lambda cells, steps: one_group(problem, cells, steps))(cell, jnp.asarray(length))
     return Explained(logs, guess)
 
 
@@ -69,8 +68,9 @@ def at_cells(problem: Problem, value: Any, next_value: Array, timed: tuple, cell
     return step.value, logs.at[cells].get(mode="fill", fill_value=-jnp.inf)
 
 
-def total(logs: Float[Array, "..."], count: Float[Array, "..."]) -> Float[Array, ""]:
+def total(logs: Float[Array, "..."], count: ArrayLike) -> Float[Array, ""]:
     """Σ count · log π, in which a cell that does not occur has no part."""
+    count = jnp.asarray(count)
     return jnp.where(count > 0, count * jnp.where(count > 0, logs, 0.0), 0.0).sum()
 
 

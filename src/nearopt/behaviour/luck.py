@@ -1,6 +1,8 @@
 """Is this animal optimistic? κ with an interval, and likelihood-ratio tests against κ = 0 and κ = 1."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,7 +57,8 @@ def test_optimism(model: BehaviourModel, trajectories: Trajectories, level: floa
     fixed: dict[float, Optimum] = {}
     with jax.enable_x64(True):
         span = steps(trajectories, model.horizon)
-        of = lambda kappa: clone(model).set_params(optimism=kappa).family(span)
+        fresh: Callable[[], Any] = lambda: clone(model)
+        of = lambda kappa: fresh().set_params(optimism=kappa).family(span)
         family = of("fit")
         decisions, penalties = model.collect(trajectories, family), model.penalties()
         data = data_of(decisions)

@@ -7,14 +7,14 @@ parameters unless κ = 0, so luck that the animal merely had is explained by wha
 random world estimates are biased. It is here because published fits use it. This file holds the world's factors.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from nearopt.backup import is_zero
 from nearopt.behaviour.decisions import Horizon, by_step, place_in_time
@@ -52,7 +52,7 @@ class Passages(eqx.Module):
         return np.asarray(first).reshape(-1)[self.start] + np.bincount(self.row, terms, len(self.start))
 
 
-class World(NamedTuple):
+class World(eqx.Module):
     """What of `Passages` a likelihood needs."""
 
     branch: np.ndarray
@@ -95,7 +95,9 @@ def unique_pairs(step: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.nda
     return key // size, key % size, which
 
 
-def log_world(problem: Problem, branch: Array, length: Array) -> tuple[Float[Array, "G n"], Float[Array, "G T D"]]:
+def log_world(
+    problem: Problem, branch: ArrayLike, length: ArrayLike
+) -> tuple[Float[Array, "G n"], Float[Array, "G T D"]]:
     """log p_κ of every first state, and log c_κ p_κ of every passage."""
 
     def one(branch: Int[Array, "T D M"], length: Array) -> tuple[Float[Array, " n"], Float[Array, "T D"]]:

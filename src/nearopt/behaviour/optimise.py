@@ -143,7 +143,7 @@ def polish(value: Any, curvature: Any, part: np.ndarray) -> tuple[np.ndarray, np
     """Newton steps for as long as they flatten the gradient, and the next one: the last digits, where differences of
     the objective are rounding.
     """
-    slope = value(part)[1]
+    slope, step = value(part)[1], np.zeros_like(part)
     for left in reversed(range(POLISH)):
         step = np.linalg.lstsq(curvature(part), slope, rcond=1e-12)[0]
         f, g = value(part - step)

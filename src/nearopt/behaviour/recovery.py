@@ -2,11 +2,11 @@
 
 Every repetition simulates as much behaviour as asked from the agent at the truth, in the world as it is, fits it from
 scratch, and asks whether the interval of each parameter holds the truth. Intervals of level 95 % should in 95 % of
-the repetitions; `Recovery.coverage` says in how many they did.
+the repetitions; `Recovery.coverage` says in how many they did, `Recovery.verdict` what to make of it.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import jax
@@ -17,59 +17,186 @@ from sklearn.base import clone
 
 from nearopt.behaviour.estimator import BehaviourModel
 from nearopt.behaviour.family import Family, tables
-from nearopt.behaviour.identifiability import coefficient_names
+from nearopt.behaviour.identifiability import blind_to_luck, coefficient_names
+from nearopt.behaviour.intervals import check_level
 from nearopt.behaviour.simulate import simulate
-from nearopt.checks import check_horizon, number
-from nearopt.mdp.errors import CountError, FeatureError, HorizonError, KindError
+from nearopt.behaviour.uncertainty import standard_errors
+from nearopt.checks import check_horizon, check_model, number
+from nearopt.mdp.errors import (
+    CountError,
+    DiscountError,
+    FeatureError,
+    HorizonError,
+    KindError,
+    NoDecisionsError,
+    NoSolutionError,
+    TemperatureError,
+)
+from nearopt.planning.stationary import stationary
 from nearopt.records.trajectories import Trajectories
+
+HARMFUL = 0.25  # of the spread: a bias above it eats into the coverage
+SURE = 3.0  # standard errors from which on a bias is no accident of the simulation
+VAGUE = 0.25  # width of an interval of coverage that says little
+ENDLESS = 1e8  # a value, in units of temperature or reward, that no finite wait explains
+FAILURES = 3  # failed repetitions without any success, after which there is no point in going on
+UNFIT = (NoSolutionError, NoDecisionsError)  # what one draw of behaviour may suffer, and another one not
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """truth (R,); estimate, lower, upper (repetitions, R), NaN where a fit failed; names (R,); level of the intervals;
-    converged (repetitions,).
+    """truth (R,); estimate, stderr, lower, upper (repetitions, R), NaN where a fit failed or has no interval; names
+    (R,); converged (repetitions,); level of the intervals.
+
+    stderr is of the kind of the intervals, or from the Hessian where these are "profile" or "bootstrap".
     """
 
     names: tuple[str, ...]
     truth: np.ndarray
     estimate: np.ndarray = field(repr=False)
+    stderr: np.ndarray = field(repr=False)
     lower: np.ndarray = field(repr=False)
     upper: np.ndarray = field(repr=False)
     converged: np.ndarray = field(repr=False)
     level: float
 
     @property
+    def fitted(self) -> np.ndarray:
+        """(repetitions,) whether there was a fit, converged or not."""
+        return ~np.isnan(self.estimate).any(axis=1)
+
+    @property
+    def held(self) -> np.ndarray:
+        """(repetitions, R) whether the interval holds the truth; where there is none, it does not."""
+        return (self.lower <= self.truth) & (self.truth <= self.upper)
+
+    @property
     def coverage(self) -> np.ndarray:
-        """(R,) the share of repetitions whose interval holds the truth; those without an interval count as misses."""
-        return ((self.lower <= self.truth) & (self.truth <= self.upper)).mean(axis=0)
+        """(R,) the share of repetitions whose interval holds the truth; failed fits count as misses. NaN for a
+        parameter that never has an interval.
+        """
+        never = np.isnan(self.lower).all(axis=0)
+        return np.where(never, np.nan, self.held.mean(axis=0))
 
     @property
     def coverage_interval(self) -> np.ndarray:
         """(2, R) what the coverage may be, to 95 %, given so many repetitions (Clopper & Pearson 1934)."""
         n = len(self.estimate)
         held = np.rint(self.coverage * n)
-        low = np.where(held > 0, scipy.stats.beta.ppf(0.025, held, n - held + 1), 0.0)
-        high = np.where(held < n, scipy.stats.beta.ppf(0.975, held + 1, n - held), 1.0)
+        low = np.where(held == 0, 0.0, scipy.stats.beta.ppf(0.025, held, n - held + 1))
+        high = np.where(held == n, 1.0, scipy.stats.beta.ppf(0.975, held + 1, n - held))
         return np.stack([low, high])
+
+    @property
+    def endless(self) -> np.ndarray:
+        """(R,) the share of repetitions with an infinite interval: what the data do not tell."""
+        return (np.isinf(self.lower) | np.isinf(self.upper)).mean(axis=0)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(R,) mean of the estimates."""
+        return over_fits(np.mean, self.estimate[self.fitted])
 
     @property
     def bias(self) -> np.ndarray:
         """(R,) mean of the estimates, minus the truth."""
-        return np.nanmean(self.estimate, axis=0) - self.truth
+        return self.mean - self.truth
+
+    @property
+    def spread(self) -> np.ndarray:
+        """(R,) standard deviation of the estimates over the repetitions; NaN with fewer than two fits."""
+        return over_fits(lambda x, axis: x.std(axis=axis, ddof=1), self.estimate[self.fitted], least=2)
+
+    @property
+    def mean_stderr(self) -> np.ndarray:
+        """(R,) mean of the standard errors, to be compared with `spread`; inf where the data once said nothing."""
+        return over_fits(np.mean, self.stderr[self.fitted])
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """(R,) what is wrong with each parameter, in a word or two; "" where nothing is."""
+        low, high = self.coverage_interval
+        shifted, out = self.shifted, []
+        for k in range(len(self.names)):
+            if np.isnan(self.coverage[k]):
+                out.append("no interval")
+            elif self.endless[k] > 0.5:
+                out.append("not told")
+            elif high[k] < self.level:
+                out.append("too short")
+            elif shifted[k]:
+                out.append("biased")
+            else:
+                out.append("too long" if low[k] > self.level else "")
+        return tuple(out)
+
+    def verdict(self) -> list[str]:
+        """What has been shown, in sentences."""
+        faults, n, out = np.array(self.faults, object), len(self.estimate), []
+        low, high = self.coverage_interval
+        which = lambda *words: [k for k in range(len(faults)) if faults[k] in words]
+        if good := which("", "too long"):
+            out.append(f"Recovered: {listed([self.names[k] for k in good])}.")
+        if bad := which("too short"):
+            told = [f"{self.names[k]} ({share(low[k])} to {share(high[k])})" for k in bad]
+            out.append(f"Intervals too short, they should hold the truth in {share(self.level)}: {listed(told)}.")
+        if off := [k for k in which("biased", "too short") if self.shifted[k]]:
+            told = [f"{self.names[k]} by {self.bias[k]:+.3g}" for k in off]
+            out.append(f"Estimates that are off on average: {listed(told)}.")
+        if long := which("too long"):
+            out.append(f"Intervals longer than they need to be: {listed([self.names[k] for k in long])}.")
+        if unseen := which("not told"):
+            out.append(f"Not told by such data, most intervals are endless: {listed([self.names[k] for k in unseen])}.")
+        if none := which("no interval"):
+            out.append(f"Without intervals of this kind: {listed([self.names[k] for k in none])}.")
+        if len(faults) >= 20 and bad:
+            out.append(f"Of {len(faults):,} parameters chance alone would make some 2.5 % seem too short.")
+        if not self.converged.all():
+            failed = int((~self.fitted).sum())
+            words = f", {failed:,} of them because no fit could be made" if failed else ""
+            out.append(f"{int((~self.converged).sum()):,} of {n:,} fits did not converge{words}.")
+        if len(faults) and (high - low)[~np.isnan(low)].max(initial=0.0) > VAGUE:
+            out.append(f"{n:,} repetitions leave the coverage vague: take more.")
+        return out
+
+    @property
+    def shifted(self) -> np.ndarray:
+        """(R,) bool: a bias that matters, and is no accident."""
+        n, rounding = max(int(self.fitted.sum()), 1), 1e-6 * np.maximum(np.abs(self.truth), 1.0)
+        return np.abs(self.bias) > np.maximum(max(HARMFUL, SURE / np.sqrt(n)) * self.spread, rounding)
+
+    def table(self, which: Iterable[int] | None = None) -> list[tuple[str, ...]]:
+        """A heading, and a row of text per parameter, or per some of them."""
+        rows = [("", "truth", "mean", "bias", "spread", "mean s.e.", "coverage", "may be", "")]
+        low, high = self.coverage_interval
+        columns = np.stack([self.truth, self.mean, self.bias, self.spread, self.mean_stderr], 1)
+        for k in range(len(self.names)) if which is None else which:
+            truth, mean, bias, spread, error = columns[k].tolist()
+            told = (*(f"{x:.4g}" for x in (truth, mean)), f"{bias:+.2g}", *(f"{x:.3g}" for x in (spread, error)))
+            held = (
+                ("none", "") if np.isnan(low[k]) else (share(self.coverage[k]), f"{share(low[k])} to {share(high[k])}")
+            )
+            rows.append((self.names[k], *told, *held, self.faults[k]))
+        return rows
 
     def describe(self) -> str:
-        """One line per parameter."""
-        width = max(map(len, self.names), default=0)
-        lines = [f"{'':{width}}      truth       mean     spread   coverage (of {self.level:.0%} intervals)"]
-        spread = np.nanstd(self.estimate, axis=0)
-        rows = zip(
-            self.names, self.truth, self.bias + self.truth, spread, self.coverage, self.coverage_interval.T, strict=True
-        )
-        for name, truth, mean, sd, held, (low, high) in rows:
-            lines.append(
-                f"{name:{width}} {truth:10.4g} {mean:10.4g} {sd:10.3g}   {held:.1%}  ({low:.1%} to {high:.1%})"
-            )
-        return "\n".join(lines)
+        """A line per parameter, and the verdict."""
+        rows = self.table()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *self.verdict()])
+
+
+def over_fits(measure: Callable[..., np.ndarray], some: np.ndarray, least: int = 1) -> np.ndarray:
+    return measure(some, axis=0) if len(some) >= least else np.full(some.shape[1], np.nan)
+
+
+def share(x: float) -> str:
+    return f"{100 * x:.3g} %"
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def recover(
@@ -87,9 +214,10 @@ def recover(
     """Simulates, fits and compares, `repetitions` times. `model` is left as it is; it says what is fitted.
 
     truth: "coef" in the shape of `coef_`, and a number for each of "temperature", "optimism", "discount" that is
-    fitted. trajectories: how many in each repetition, from the model's initial states, of up to `decisions` decisions.
-    kind: of the intervals, as in `BehaviourModel.intervals`. Raises `FeatureError` and `KindError` for a truth that is
-    no member of the family, `CountError`, `HorizonError`.
+    fitted; a fitted action prior is uniform. trajectories: how many in each repetition, from the model's initial
+    states, of up to `decisions` decisions, which are also the horizon of an agent with horizon="episode". kind: of the
+    intervals, as in `BehaviourModel.intervals`. Raises `FeatureError` and `KindError` for a truth that is no member of
+    the family, `NoSolutionError` for one without a finite value, `CountError`, `HorizonError`.
 
     >>> import numpy as np, nearopt as no
     >>> mdp = no.MDP.from_grid("S...\\n...G", slip=0.1, discount=0.9)
@@ -98,43 +226,86 @@ def recover(
     >>> found.names, found.estimate.shape
     (('temperature',), (3, 1))
     """
-    counts = (("trajectories", trajectories), ("repetitions", repetitions))
-    for name, value in counts:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise CountError(f"{name} is {value!r}", "give a whole number of at least 1")
-    decisions = check_horizon(decisions)
-    if isinstance(model.horizon, int) and decisions > model.horizon:
-        raise HorizonError(f"{decisions} decisions do not fit into a horizon of {model.horizon}", "simulate fewer")
+    check_counts(dict(trajectories=trajectories, repetitions=repetitions))
+    check_level(level)
+    check_model(model.mdp)
     with jax.enable_x64(True):
-        family = model.family(decisions if model.horizon == "episode" else model.horizon)
+        family = family_of(model, decisions)
         theta = truth_of(family, truth)
+        if kind == "profile" and family.scale_free:
+            raise KindError("there is no profile of coefficients of length 1", "fix the temperature")
         policy = np.asarray(tables(family, jnp.asarray(theta))[0])
         public = np.asarray(family.public(jnp.asarray(theta)))
+        lost = not np.isfinite(policy).all() or endless_value(family, theta)
+    if lost:
+        mend = "set a discount below 1, or a finite horizon"
+        raise NoSolutionError("the agent at the true parameters has no finite value", mend)
     names = (*coefficient_names(model.mdp, family), *family.public_names)
+    if "optimism" in names and blind_to_luck(model.mdp, family):
+        raise KindError("optimism cannot be recovered: in this world there is no luck", "fix the optimism")
     rng = np.random.default_rng(seed)
-    rows = []
+    rows, failed = [], []
     for k in range(repetitions):
+        if tell is not None:
+            tell(f"repetition {k + 1:,} of {repetitions:,}")
         first = rng.choice(model.mdp.num_states, trajectories, p=model.mdp.initial)
         length = np.full(trajectories, decisions)
         seen = simulate(model.mdp, policy, first, length, int(rng.integers(2**63)))
-        rows.append(one_fit(model, seen, level, kind))
-        if tell is not None:
-            tell(f"repetition {k + 1} of {repetitions}")
-    estimate, lower, upper, converged = map(np.array, zip(*rows, strict=True))
-    return Recovery(names, public, estimate, lower, upper, converged, level)
+        try:
+            rows.append(one_fit(model, seen, level, kind))
+        except UNFIT as error:
+            failed.append(error)
+            rows.append((*np.full((4, len(names)), np.nan), False))
+            if len(failed) == k + 1 >= min(FAILURES, repetitions):
+                raise
+    estimate, error, lower, upper, converged = map(np.array, zip(*rows, strict=True))
+    return Recovery(names, public, estimate, error, lower, upper, converged, level)
 
 
 def one_fit(model: BehaviourModel, seen: Trajectories, level: float, kind: str) -> tuple:
-    """Estimate, lower and upper bounds of all public parameters, and whether the fit converged."""
+    """Estimate, standard error, lower and upper bounds of all public parameters, and whether the fit converged."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a fit would say of itself is in `converged`
         fitted = clone(model).fit(seen)
         bounds = fitted.intervals(level, kind)
+        with jax.enable_x64(True):
+            error = standard_errors(fitted.fit_, "hessian" if kind in ("profile", "bootstrap") else kind, None)
     flat = lambda part: np.concatenate(
         [np.ravel(bounds["coef"][part]), *(np.ravel(bounds[n][part]) for n in fitted.dials_)]
     )
     estimate = np.concatenate([fitted.coef_.reshape(-1), np.array(list(fitted.dials_.values()))])
-    return estimate, flat(0), flat(1), fitted.converged_
+    return estimate, error, flat(0), flat(1), bool(fitted.converged_)
+
+
+# ---------------------------------------------------------------- what is asked
+def check_counts(counts: Mapping[str, object]) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise CountError(f"{name} is {value!r}", "give a whole number of at least 1")
+
+
+def family_of(model: BehaviourModel, decisions: int) -> Family:
+    """What is fitted to trajectories of so many decisions. Call it under 64-bit JAX."""
+    decisions = check_horizon(decisions)
+    if isinstance(model.horizon, int) and decisions > model.horizon:
+        raise HorizonError(f"{decisions} decisions do not fit into a horizon of {model.horizon}", "simulate fewer")
+    return model.family(decisions if model.horizon == "episode" else model.horizon)
+
+
+def endless_value(family: Family, theta: np.ndarray) -> bool:
+    """Whether, without horizon and discount, the agent at θ has a value so large that it can be no solution."""
+    if family.steps is not None or family.discount is None or float(family.discount) < 1:
+        return False
+    value = jax.jit(stationary)(family.problem(jnp.asarray(theta)), jnp.zeros(family.blocks.size))
+    return not float(jnp.abs(value).max()) < ENDLESS
+
+
+def draw_coefficients(model: BehaviourModel, decisions: int, seed: int) -> np.ndarray:
+    """True coefficients, each from a standard normal, in the shape of `coef_`; empty where there are none."""
+    check_model(model.mdp)
+    with jax.enable_x64(True):
+        shape = family_of(model, decisions).reward.shape
+    return np.random.default_rng([seed, 1]).normal(size=shape)  # not the stream that simulates
 
 
 def truth_of(family: Family, truth: Mapping[str, object]) -> np.ndarray:
@@ -145,13 +316,19 @@ def truth_of(family: Family, truth: Mapping[str, object]) -> np.ndarray:
     extra = set(truth) - wanted - ({"coef"} if coefficients else set())
     if missing or extra:
         asked = ", ".join(sorted(wanted | ({"coef"} if coefficients else set())))
-        raise KindError(
-            f"the truth names {', '.join(sorted(truth)) or 'nothing'}", f"name just what is fitted: {asked}"
-        )
+        mend = f"name just what is fitted: {asked}" if asked else "fit something: reward, temperature, optimism"
+        raise KindError(f"the truth names {', '.join(sorted(truth)) or 'nothing'}", mend)
     coef = np.asarray(truth.get("coef", np.zeros(0)), float)
     if family.reward.kind == "maps" or coef.size != family.reward.size:
         raise FeatureError(f"the true coefficients have shape {coef.shape}", f"give {family.reward.shape}")
+    if not np.isfinite(coef).all() or family.scale_free and not coef.any():
+        mend = "give finite numbers, and not all of them 0 where the temperature is fitted"
+        raise FeatureError(f"the true coefficients are {coef.reshape(-1)[:6].tolist()}", mend)
     values = {name: number(truth[name], KindError, f"true {name}") for name in wanted}
+    if values.get("temperature", 1.0) <= 0:
+        raise TemperatureError(f"the true temperature is {values['temperature']:g}", "give a number above 0")
+    if not 0 < values.get("discount", 0.5) < 1:
+        raise DiscountError(f"the true discount is {values['discount']:g}", "give a number between 0 and 1")
     scale = values["temperature"] if family.scale_free else 1.0
     onto = {"temperature": np.log, "optimism": lambda x: x, "discount": lambda x: np.log(x / (1 - x))}
     dials = [onto[name](values[name]) if name in values else 0.0 for name in family.dials]

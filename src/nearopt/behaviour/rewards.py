@@ -117,7 +117,7 @@ def build_reward(mdp: MDP, kind: Any, features: Any, time_varying: bool, steps: 
     single = {"state": states[:1], "state_action": states, "model": (0,)}.get(kind if isinstance(kind, str) else "")
     if single is not None and features is not None:
         raise FeatureError(f"reward={kind!r} has no use for features", "leave features out, or take reward='linear'")
-    table = check_features(mdp, features) if single is None else None
+    table = check_features(mdp, features) if single is None else np.zeros((0, 0))
     if single is not None:
         start, payload = np.zeros(int(np.prod(single))), None
     elif kind == "network" or isinstance(kind, eqx.Module):
@@ -129,12 +129,13 @@ def build_reward(mdp: MDP, kind: Any, features: Any, time_varying: bool, steps: 
     else:
         single, payload = table.shape[-1:], jnp.asarray(table)
         start = np.zeros(single)
-    if time_varying and steps is None:
-        raise RewardKindError("rewards that vary over time need a finite horizon", 'set horizon to T or to "episode"')
     if time_varying and kind == "model":
         raise RewardKindError("the model's own reward does not vary over time", "set time_varying=False")
     pairs = neighbours(mdp) if kind == "state" and not time_varying else np.zeros((0, 2), int)
     if time_varying:
+        if steps is None:
+            mend = 'set horizon to T or to "episode"'
+            raise RewardKindError("rewards that vary over time need a finite horizon", mend)
         pairs, start, single = in_time(steps, start.size), np.tile(start, steps), (steps, *single)
     return Reward(payload, jnp.asarray(pairs), start, kind, tuple(single), states, time_varying)
 
@@ -174,9 +175,9 @@ def check_features(mdp: MDP, features: Any) -> np.ndarray:
     return table
 
 
-def in_time(steps: int | None, size: int) -> np.ndarray:
+def in_time(steps: int, size: int) -> np.ndarray:
     """Each coefficient and itself one step later."""
-    first = np.arange(((steps or 1) - 1) * size)
+    first = np.arange((steps - 1) * size)
     return np.stack([first, first + size], 1)
 
 

@@ -166,8 +166,9 @@ def diagonal_of_inverse(matrix: scipy.sparse.csc_array, factor: Any) -> np.ndarr
     out, order = np.zeros(matrix.shape[0]), np.argsort(label, kind="stable")
     ends = np.cumsum(np.bincount(label, minlength=count))
     known: dict[bytes, np.ndarray] = {}
+    rows: Any = scipy.sparse.csr_array(matrix)
     for members in np.split(order, ends[:-1]):
-        block = matrix[members][:, members].toarray()
+        block = rows[members][:, members].toarray()
         key = block.tobytes()
         if key not in known:
             known[key] = np.diag(np.linalg.inv(block))

@@ -20,6 +20,7 @@ VERBS = {  # each is a module here with run(argv) -> exit code
     "solve": "the infinite horizon: value and policy, with bounds that are proved",
     "compare": "exact, variational and hard control side by side, and what optimism costs",
     "fit": "which reward explains recorded behaviour, with intervals, checks and a report",
+    "recover": "simulate from known parameters, fit, and see whether they come back",
     "doctor": "the toolchain, checked: versions, machine, arithmetic",
 }
 
