@@ -41,7 +41,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 # ---------------------------------------------------------------- the code of the README
-@pytest.mark.parametrize("code, shown", zip(blocks(README, "python"), blocks(README, "text"), strict=True))
+@pytest.mark.parametrize("code, shown", list(zip(blocks(README, "python"), blocks(README, "text"), strict=True)))
 def test_the_examples_print_what_the_readme_shows(code, shown, tmp_path, capsys):
     assert len(code.splitlines()) <= 18
     (tmp_path / "example.py").write_text(code)

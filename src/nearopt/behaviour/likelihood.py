@@ -40,12 +40,13 @@ class Explained(NamedTuple):
 def log_policy(problem: Problem, cell: ArrayLike, length: ArrayLike | None, guess: Float[Array, " n"]) -> Explained:
     """One solution of V = BV (length None), or one pass backwards in time. cell (G, T, D), length (G,)."""
     cell = jnp.asarray(cell)
+    wrong = jnp.stack([jnp.isnan(r).any() for r in problem.reward]).any()  # NaN would be lost among −inf
     if length is None:
         value = stationary(problem, guess)
         logs = at_cells(problem, value, value, (None, None), cell[0, 0])[1]
-        return Explained(jnp.where(jnp.isnan(value).any(), jnp.nan, logs)[None, None], value)
+        return Explained(jnp.where(wrong | jnp.isnan(value).any(), jnp.nan, logs)[None, None], value)
     logs = jax.vmap(lambda cells, steps: one_group(problem, cells, steps))(cell, jnp.asarray(length))
-    return Explained(logs, guess)
+    return Explained(jnp.where(wrong, jnp.nan, logs), guess)
 
 
 def one_group(problem: Problem, cell: Int[Array, "T D"], length: Int[Array, ""]) -> Float[Array, "T D"]:

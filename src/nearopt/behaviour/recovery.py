@@ -8,6 +8,7 @@ the repetitions; `Recovery.coverage` says in how many they did, `Recovery.verdic
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from nearopt.behaviour.identifiability import blind_to_luck, coefficient_names
 from nearopt.behaviour.intervals import check_level
 from nearopt.behaviour.simulate import simulate
 from nearopt.behaviour.uncertainty import standard_errors
-from nearopt.checks import check_horizon, check_model, number
+from nearopt.checks import check_horizon, check_model, check_span, number
 from nearopt.mdp.errors import (
     CountError,
     DiscountError,
@@ -167,7 +168,7 @@ class Recovery:
 
     def table(self, which: Iterable[int] | None = None) -> list[tuple[str, ...]]:
         """A heading, and a row of text per parameter, or per some of them."""
-        rows = [("", "truth", "mean", "bias", "spread", "mean s.e.", "coverage", "may be", "")]
+        rows: list[tuple[str, ...]] = [("", "truth", "mean", "bias", "spread", "mean s.e.", "coverage", "may be", "")]
         low, high = self.coverage_interval
         columns = np.stack([self.truth, self.mean, self.bias, self.spread, self.mean_stderr], 1)
         for k in range(len(self.names)) if which is None else which:
@@ -266,7 +267,8 @@ def one_fit(model: BehaviourModel, seen: Trajectories, level: float, kind: str) 
     """Estimate, standard error, lower and upper bounds of all public parameters, and whether the fit converged."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a fit would say of itself is in `converged`
-        fitted = clone(model).fit(seen)
+        fresh: Any = clone(model)
+        fitted: BehaviourModel = fresh.fit(seen)
         bounds = fitted.intervals(level, kind)
         with jax.enable_x64(True):
             error = standard_errors(fitted.fit_, "hessian" if kind in ("profile", "bootstrap") else kind, None)
@@ -288,8 +290,9 @@ def family_of(model: BehaviourModel, decisions: int) -> Family:
     """What is fitted to trajectories of so many decisions. Call it under 64-bit JAX."""
     decisions = check_horizon(decisions)
     if isinstance(model.horizon, int) and decisions > model.horizon:
-        raise HorizonError(f"{decisions} decisions do not fit into a horizon of {model.horizon}", "simulate fewer")
-    return model.family(decisions if model.horizon == "episode" else model.horizon)
+        raise HorizonError(f"{decisions} decisions do not fit into a horizon of {model.horizon}", "simulate as many")
+    horizon = check_span(model.horizon)
+    return model.family(decisions if isinstance(horizon, str) else horizon)
 
 
 def endless_value(family: Family, theta: np.ndarray) -> bool:

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-import scipy.sparse.csgraph
 import scipy.sparse.linalg
 from jaxtyping import Array, Float
 
@@ -29,6 +28,7 @@ from nearopt.behaviour.family import Family, explain
 from nearopt.behaviour.optimise import Data, Penalties, data_of, hessian
 from nearopt.mdp.blocks import power_of_two
 from nearopt.mdp.errors import KindError, PenaltyError
+from nearopt.planning.classes import components
 
 KINDS = ("hessian", "opg", "sandwich")
 MANY = 1500
@@ -162,9 +162,9 @@ def many(fit: Fit, kind: str) -> np.ndarray:
 
 def diagonal_of_inverse(matrix: scipy.sparse.csc_array, factor: Any) -> np.ndarray:
     """diag Λ⁻¹. Coefficients that are coupled make blocks of Λ; equal blocks are inverted once."""
-    count, label = scipy.sparse.csgraph.connected_components(matrix, directed=False)
+    label = components(matrix.shape[0], *matrix.nonzero())
     out, order = np.zeros(matrix.shape[0]), np.argsort(label, kind="stable")
-    ends = np.cumsum(np.bincount(label, minlength=count))
+    ends = np.cumsum(np.bincount(label))
     known: dict[bytes, np.ndarray] = {}
     rows: Any = scipy.sparse.csr_array(matrix)
     for members in np.split(order, ends[:-1]):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DIALS = ("temperature", "optimism", "discount")
 NUMBERS = ("names", "truth", "mean", "bias", "spread", "mean_stderr", "coverage", "coverage_interval", "endless")
 ARRAYS = ("truth", "estimate", "stderr", "lower", "upper", "coverage", "coverage_interval")
+LONGEST = 50  # decisions of a trajectory, unless told
 LINES = 16  # parameters that are printed
 
 EXAMPLES = """\
@@ -51,8 +52,9 @@ the table
   recovery.json            what --json prints
 
 --json
-  source; the settings; names (R), and in their order truth, mean, bias, spread, mean_stderr, coverage, coverage_interval
-  (2, R), endless (share of endless intervals), faults; converged, failed (shares of the repetitions); verdict; files.
+  source; the settings; names (R), and in their order truth, mean, bias, spread, mean_stderr, coverage,
+  coverage_interval (2, R), endless (share of endless intervals), faults; converged, failed (shares of the repetitions);
+  verdict; files.
   Numbers that are not finite are "-inf", "inf", "nan".
 """
 
@@ -91,7 +93,7 @@ class Options:
     """Shrinks coefficients: a penalty per decision on their squares."""
     trajectories: Annotated[int, named("N")] = 100
     """How many are simulated in each repetition."""
-    decisions: Annotated[int, named("L")] = 50
+    decisions: Annotated[int | None, named("L", "50, or the horizon where that is shorter")] = None
     """How long they are at most; terminal states end them earlier."""
     repetitions: Annotated[int, named("R")] = 100
     """How often it is simulated and fitted."""
@@ -128,6 +130,9 @@ def answer(options: Options, tell: Callable[[str], None]) -> tuple[dict[str, Any
 
     check(options)
     settings: dict[str, Any] = dict(reward=options.reward, l2=options.l2, horizon=horizon_of(options.horizon))
+    if options.decisions is None:
+        most = settings["horizon"] if isinstance(settings["horizon"], int) else LONGEST
+        options = dataclasses.replace(options, decisions=min(LONGEST, max(most, 1)))
     settings |= {name: number_or_fit(name, getattr(options, name)) for name in DIALS if name != "discount"}
     settings["discount"] = None if options.discount == "model" else number_or_fit("discount", options.discount)
     settings["prior"] = read_prior(options.prior)
@@ -160,6 +165,7 @@ def recovered(
     """What the library answers; its advice in words of the command line."""
     from nearopt.behaviour.recovery import draw_coefficients, recover
 
+    assert options.decisions is not None
     asked = ("trajectories", "decisions", "repetitions", "level", "kind", "seed")
     try:
         drawn = draw_coefficients(model, options.decisions, options.seed)
@@ -183,8 +189,9 @@ def check(options: Options) -> None:
     if not 0 < options.level < 1:
         raise ArgumentError(f"--level is {options.level:g}", "give a number between 0 and 1, such as 0.95")
     for name, least in (("seed", 0), ("trajectories", 1), ("decisions", 1), ("repetitions", 1)):
-        if getattr(options, name) < least:
-            raise ArgumentError(f"--{name} is {getattr(options, name)}", f"give a whole number of at least {least}")
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ArgumentError(f"--{name} is {value}", f"give a whole number of at least {least}")
     if options.kind == "bootstrap" and options.trajectories < 2:
         raise ArgumentError("--kind bootstrap resamples trajectories, of which there is 1", "pass --trajectories 20")
 
@@ -253,7 +260,7 @@ def show(report: dict[str, Any], found: "Recovery", options: Options) -> None:
     sizes = f"{report['repetitions']:,} repetitions of {report['trajectories']:,} trajectories"
     drawn = ", true coefficients drawn" if options.reward != "model" and not options.coef else ""
     print(f"{sizes} of up to {report['decisions']:,} decisions; seed {report['seed']}{drawn}\n")
-    print(f"recovered, with {report['level']:.4g} intervals ({report['kind']})")
+    print(f"recovered, with {100 * report['level']:.4g} % intervals ({report['kind']})")
     order = sorted(range(len(found.names)), key=lambda k: not found.faults[k])[:LINES]
     print_table(found.table(sorted(order)))
     if len(found.names) > LINES:

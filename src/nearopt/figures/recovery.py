@@ -67,6 +67,8 @@ def recovery_page(found: Recovered) -> Figure:
         spare.remove()
     for ax in axes[max(len(shown) - across, 0) : len(shown)]:
         ax.set_xlabel("repetitions, by their estimate", fontsize=SMALL, color=INK)
+    for ax in axes[: len(shown) : across]:
+        ax.set_ylabel("estimate", fontsize=SMALL, color=INK)
     handles = [
         Line2D([], [], color=INK, lw=1.5, ls="--", label="truth"),
         Line2D([], [], color=HELD, lw=2, marker="o", ms=4, label="interval that holds it"),
@@ -94,9 +96,9 @@ def draw_recovery(found: Recovered, k: int, *, ax: Axes) -> None:
     beyond = 10 * (high - low)  # endless intervals leave the picture
     lower, upper = (np.clip(bound[order, k], low - beyond, high + beyond) for bound in (found.lower, found.upper))
     place, width = np.arange(len(order)), float(np.clip(150 / max(len(order), 1), 0.5, 3.0))
-    for which, colour in ((held, HELD), (~held, MISSED)):
+    for which, colour, strength in ((held, HELD, 0.5), (~held, MISSED, 1.0)):
         known = which & ~np.isnan(lower)
-        ax.vlines(place[known], lower[known], upper[known], color=colour, lw=width, alpha=0.55, zorder=2)
+        ax.vlines(place[known], lower[known], upper[known], color=colour, lw=width, alpha=strength, zorder=2)
         ax.plot(place[which], estimate[which], "o", color=colour, ms=1.2 + width, mew=0, zorder=3)
     ax.axhline(found.truth[k], color=INK, lw=1.5, ls="--", zorder=4)
     ax.set_ylim(low, high)
@@ -112,9 +114,11 @@ def draw_recovery(found: Recovered, k: int, *, ax: Axes) -> None:
 
 
 def window(found: Recovered, k: int) -> tuple[float, float]:
-    """What the panel shows: the truth, and all but the most extreme bounds."""
+    """What the panel shows: the truth and all bounds, or all but the most extreme ones."""
     bounds = np.concatenate([x[:, k][np.isfinite(x[:, k])] for x in (found.lower, found.upper, found.estimate)])
-    ends = np.quantile(bounds, [0.01, 0.99]) if len(bounds) else np.zeros(2)
+    bounds = bounds if len(bounds) else found.truth[k : k + 1]
+    ends, most = np.quantile(bounds, [0.02, 0.98]), np.array([bounds.min(), bounds.max()])
+    ends = most if np.ptp(most) < 2 * np.ptp(ends) else ends
     low, high = min(ends[0], found.truth[k]), max(ends[1], found.truth[k])
     room = 0.06 * (high - low) or 0.1 * max(1.0, abs(high))
     return float(low - room), float(high + room)
