@@ -157,10 +157,10 @@ def many(fit: Fit, kind: str) -> np.ndarray:
     spread = factor.solve(root.T)  # Λ⁻¹ Bᵀ, (Q, D)
     small = np.eye(len(root)) + root @ spread
     lower = scipy.linalg.solve_triangular(scipy.linalg.cholesky(small, lower=True), spread.T, lower=True)
-    return np.sqrt(np.maximum(diagonal_of_inverse(prior, factor) - (lower**2).sum(axis=0), 0.0))
+    return np.sqrt(np.maximum(diagonal_of_inverse(prior) - (lower**2).sum(axis=0), 0.0))
 
 
-def diagonal_of_inverse(matrix: scipy.sparse.csc_array, factor: Any) -> np.ndarray:
+def diagonal_of_inverse(matrix: Any) -> np.ndarray:
     """diag Λ⁻¹. Coefficients that are coupled make blocks of Λ; equal blocks are inverted once."""
     label = components(matrix.shape[0], *matrix.nonzero())
     out, order = np.zeros(matrix.shape[0]), np.argsort(label, kind="stable")
