@@ -19,9 +19,14 @@ SEEN = behaviour(MDP, AGENT, 30)
 # three states, of which the last is terminal; in state 0 only two of three actions are available
 AVAILABLE = np.array([[1, 1, 0], [1, 1, 1], [0, 0, 0]], bool)
 UNEVEN = no.MDP.from_arrays(
-    np.where(AVAILABLE[..., None], [0.4, 0.4, 0.2], 0.0), np.zeros(3), terminal=[False, False, True], available=AVAILABLE
+    np.where(AVAILABLE[..., None], [0.4, 0.4, 0.2], 0.0),
+    np.zeros(3),
+    terminal=[False, False, True],
+    available=AVAILABLE,
 )
-BY_HAND = no.Trajectories(np.array([[0, 0, 1, 2], [0, 1, 2, -1], [1, -1, 0, 1]]), np.array([[0, 1, 2], [1, 2, -1], [0, 1, 1]]))
+BY_HAND = no.Trajectories(
+    np.array([[0, 0, 1, 2], [0, 1, 2, -1], [1, -1, 0, 1]]), np.array([[0, 1, 2], [1, 2, -1], [0, 1, 1]])
+)
 
 
 def test_uniform_is_minus_log_of_the_number_of_actions():
@@ -38,7 +43,9 @@ def test_empirical_counts_by_hand():
     model = EmpiricalMarkov(UNEVEN, smoothing=0.0).fit(BY_HAND)
     np.testing.assert_allclose(model.policy_, [[1 / 4, 3 / 4, 0], [1 / 3, 0, 2 / 3], [0, 0, 0]])
     assert model.num_parameters_ == 1 + 2
-    np.testing.assert_allclose(model.score(BY_HAND), (np.log([1 / 4, 1 / 3]).sum() + 3 * np.log(3 / 4) + 2 * np.log(2 / 3)) / 7)
+    np.testing.assert_allclose(
+        model.score(BY_HAND), (np.log([1 / 4, 1 / 3]).sum() + 3 * np.log(3 / 4) + 2 * np.log(2 / 3)) / 7
+    )
     smooth = EmpiricalMarkov(UNEVEN, smoothing=0.5).fit(BY_HAND).policy_
     np.testing.assert_allclose(smooth, [[1.5 / 5, 3.5 / 5, 0], [1.5 / 4.5, 0.5 / 4.5, 2.5 / 4.5], [0, 0, 0]])
     never = no.Trajectories(np.array([[1, 2]]), np.array([[1]]))
@@ -90,7 +97,7 @@ def test_the_hard_policy_is_that_of_hard_control():
 # ---------------------------------------------------------------- comparing
 def test_every_number_of_a_comparison():
     train, held_out = SEEN[:20], SEEN[20:]
-    models = {"markov": EmpiricalMarkov(MDP), "uniform": Uniform(MDP)}
+    models = {"markov": EmpiricalMarkov(MDP, smoothing=1.0), "uniform": Uniform(MDP)}
     first, second = compare(models, train, held_out)
     assert (first.name, second.name) == ("markov", "uniform")
     counts = np.ones((S, A))

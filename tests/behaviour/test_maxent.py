@@ -54,7 +54,10 @@ def test_it_is_log_prob_of_the_posterior(walks, kappa):
 def test_each_episode_has_its_own_horizon(walks):
     given = dict(temperature=TAU, optimism=1.0)
     model = no.BehaviourModel(LOTTERY, reward="model", likelihood="trajectories", horizon="episode", **given)
-    cut = no.Trajectories(np.where(np.arange(4) < [[4], [2], [4], [2]], walks.state, -1), np.where(np.arange(3) < [[3], [1], [3], [1]], walks.action, -1))
+    cut = no.Trajectories(
+        np.where(np.arange(4) < [[4], [2], [4], [2]], walks.state, -1),
+        np.where(np.arange(3) < [[3], [1], [3], [1]], walks.action, -1),
+    )
     found = at(model, cut, []).log_likelihoods(cut)[0]
     for rows, length in (([0, 2], 3), ([1, 3], 1)):
         own = no.Trajectories(cut.state[rows][:, : length + 1], cut.action[rows][:, :length])

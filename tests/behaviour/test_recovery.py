@@ -42,25 +42,35 @@ def test_one_seed_one_answer(recovered):
     assert (again(4) != recovered.estimate[:2]).all()
 
 
+def by_hand(truth, estimate, lower, upper):
+    """The second of four repetitions failed."""
+    tables = [
+        np.insert(np.array(x, float), 1, np.nan, axis=0) for x in (estimate, np.ones((3, len(truth))), lower, upper)
+    ]
+    converged = np.array([True, False, True, True])
+    return Recovery(tuple("abc"[: len(truth)]), np.array(truth), *tables, converged, 0.9)
+
+
 def test_coverage_by_hand():
-    nan, truth = np.nan, np.array([1.0, 2.0, 3.0])
-    lower = np.array([[0.0, 2.1, 0.0], [0.5, 0.0, nan], [1.0, 2.5, -np.inf], [1.2, 0.0, 3.5]])
-    upper = np.array([[0.9, 3.0, 5.0], [1.5, 1.0, nan], [2.0, 3.0, np.inf], [2.0, 9.0, 4.0]])
-    estimate = np.array([[0.5, 2.5, 3.0], [1.0, 0.5, nan], [1.5, 2.75, 2.0], [1.6, 4.0, 4.0]])
-    found = Recovery(("a", "b", "c"), truth, estimate, lower, upper, np.ones(4, bool), 0.9)
-    np.testing.assert_array_equal(found.coverage, [0.5, 0.25, 0.5])
-    np.testing.assert_allclose(found.bias, [0.15, 2.4375 - 2, 0.0])
-    for k, held in enumerate((2, 1, 2)):
+    lower = [[0.0, 2.1, 0.0], [1.0, 2.5, -np.inf], [1.2, 0.0, 3.5]]
+    upper = [[0.9, 3.0, 5.0], [2.0, 3.0, np.inf], [2.0, 9.0, 4.0]]
+    found = by_hand([1.0, 2.0, 3.0], [[0.5, 2.5, 3.0], [1.5, 2.75, 2.0], [1.6, 4.0, 4.0]], lower, upper)
+    np.testing.assert_array_equal(found.coverage, [0.25, 0.25, 0.5])
+    np.testing.assert_allclose(found.bias, [0.2, 9.25 / 3 - 2, 0.0], atol=1e-12)
+    np.testing.assert_allclose(found.spread[2], 1.0)
+    for k, held in enumerate((1, 1, 2)):
         exact = scipy.stats.binomtest(held, 4).proportion_ci(0.95, "exact")
         np.testing.assert_allclose(found.coverage_interval[:, k], [exact.low, exact.high])
-    edges = Recovery(("a", "b"), np.ones(2), np.ones((4, 2)), np.array([[0.0, 2.0]] * 4), np.array([[2.0, 3.0]] * 4), np.ones(4, bool), 0.9)
-    np.testing.assert_allclose(edges.coverage_interval, [[0.025**0.25, 0], [1, 1 - 0.025**0.25]])
+    edge = by_hand([1.0], np.ones((3, 1)), np.full((3, 1), 2.0), np.full((3, 1), 3.0))
+    np.testing.assert_allclose(edge.coverage_interval[:, 0], [0, 1 - 0.025**0.25])
     lines = found.describe().splitlines()
-    assert len(lines) == 4 and "90%" in lines[0] and "50.0%" in lines[1] and "25.0%" in lines[2]
+    assert "25 %" in lines[1] and "50 %" in lines[3] and "1 of 4 fits did not converge" in found.describe()
 
 
 def test_a_truth_that_is_no_member_of_the_family():
-    ask = lambda truth, model=MODEL, **more: no.recover(model, truth, trajectories=2, decisions=T, repetitions=1, **more)
+    ask = lambda truth, model=MODEL, **more: no.recover(
+        model, truth, trajectories=2, decisions=T, repetitions=1, **more
+    )
     for truth in ({}, {"temperature": 1.0}, TRUTH | {"temperature": 1.0}):
         with pytest.raises(KindError, match="coef"):
             ask(truth)
@@ -108,7 +118,10 @@ def test_an_optimistic_agent_moves_in_the_world_as_it_is():
 
 
 def test_a_model_simulates_in_the_stead_of_what_was_recorded():
-    seen = no.Trajectories(np.array([[2, 0, -1, -1], [1, 1, 1, 1], [-1, 2, 1, -1], [3, 0, 0, -1]]), np.array([[0, -1, -1], [1, 1, 1], [-1, 0, -1], [1, 1, -1]]))
+    seen = no.Trajectories(
+        np.array([[2, 0, -1, -1], [1, 1, 1, 1], [-1, 2, 1, -1], [3, 0, 0, -1]]),
+        np.array([[0, -1, -1], [1, 1, 1], [-1, 0, -1], [1, 1, -1]]),
+    )
     model = at(no.BehaviourModel(MDP, features=FEATURES, horizon="episode"), seen, np.zeros(F))
     model.policy_ = np.stack([np.tile(row, (S, 1)) for row in ([1.0, 0], [0, 1.0], [1.0, 0])])  # 0, then 1, then 0
     found = model.simulate(seen, seed=0)

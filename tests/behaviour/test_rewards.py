@@ -74,7 +74,9 @@ def test_state_with_smoothness_over_neighbours():
     check(model, theta, lambda x: replace(AGENT, reward=x, kind="state"), cost)
     chain = built("state", mdp=no.MDP.from_arrays(CHAIN, np.zeros(S)))
     found = penalty(chain, theta, 0.02, 0.05)
-    np.testing.assert_allclose(found, 0.02 * theta @ theta + 0.05 * sum((theta[i] - theta[j]) ** 2 for i, j in CHAIN_PAIRS))
+    np.testing.assert_allclose(
+        found, 0.02 * theta @ theta + 0.05 * sum((theta[i] - theta[j]) ** 2 for i, j in CHAIN_PAIRS)
+    )
 
 
 def test_maps_with_weights_over_time():
@@ -84,7 +86,12 @@ def test_maps_with_weights_over_time():
     cost = lambda x: l2 * (x @ x) + smoothness * (np.diff(weights(x), axis=0) ** 2).sum()
     agent = lambda x: replace(AGENT, reward=weights(x) @ maps(x), kind="timed state")
     model = no.BehaviourModel(MDP, reward="maps", features=2, l2=l2, smoothness=smoothness, horizon=T)
-    check(model, theta, lambda x: replace(agent(x), reward=np.repeat(agent(x).reward[..., None], A, 2), kind="timed choice"), cost)
+    check(
+        model,
+        theta,
+        lambda x: replace(agent(x), reward=np.repeat(agent(x).reward[..., None], A, 2), kind="timed choice"),
+        cost,
+    )
     reward = model.fit_.family.reward
     np.testing.assert_allclose(table(reward, theta), np.repeat((weights(theta) @ maps(theta))[..., None], A, 2))
     np.testing.assert_array_equal(reward.public(theta), weights(theta))

@@ -194,7 +194,9 @@ def test_bootstrap(coefficients):
 
 def test_bootstrap_by_subject_keeps_subjects_whole():
     """Subjects who did the same things are not told from each other, however different their episodes."""
-    same = no.Trajectories(np.tile(SEEN.state[:20], (3, 1)), np.tile(SEEN.action[:20], (3, 1)), np.repeat([0, 1, 2], 20))
+    same = no.Trajectories(
+        np.tile(SEEN.state[:20], (3, 1)), np.tile(SEEN.action[:20], (3, 1)), np.repeat([0, 1, 2], 20)
+    )
     found = build(features=FEATURES, l2=L2).fit(same)
     by = lambda name: found.intervals(0.8, "bootstrap", by=name, draws=6)["coef"]
     np.testing.assert_allclose(by("subject"), np.tile(found.coef_, (2, 1)), rtol=1e-6)

@@ -146,18 +146,20 @@ def explain_rest(mdp: MDP, fit: Fit, rest: np.ndarray) -> Iterator[Direction]:
         return
     names = [*coefficient_names(mdp, fit.family), *fit.family.dials]
     change = reward_change(mdp, fit, rest)
-    dials = np.abs(rest[:, fit.family.reward.size :]).max(axis=1, initial=0.0) > 1e-7
-    for words, basis in named_changes(mdp, fit):
-        if not len(rest):
-            return
+    dials = lambda rest: np.abs(rest[:, fit.family.reward.size :]).max(axis=1, initial=0.0) > 1e-7
+    idle = "combinations of coefficients that change no reward within reach"
+    for words, basis in ((idle, np.zeros((len(change), 1))), *named_changes(mdp, fit)):
+        if not len(rest) or dials(rest).all():
+            break
         outside = change - basis @ np.linalg.lstsq(basis, change, rcond=None)[0]
         _, values, vectors = scipy.linalg.svd(outside, full_matrices=True)
         values = np.append(values, np.zeros(len(rest) - len(values)))
         inside = values <= 1e-7 * max(np.linalg.norm(change, 2), 1e-300)
-        if inside.any() and not dials.all():
+        if inside.any():
             yield Direction(int(inside.sum()), words, vectors[inside] @ rest)
             rest, change = vectors[~inside] @ rest, change @ vectors[~inside].T
-            dials = np.abs(rest[:, fit.family.reward.size :]).max(axis=1, initial=0.0) > 1e-7
+    if not len(rest):
+        return
     unseen = ~np.append(visited_coefficients(mdp, fit), np.ones(len(fit.family.dials), bool))
     _, values, vectors = scipy.linalg.svd(rest[:, ~unseen].T, full_matrices=True)
     hidden = np.append(values, np.zeros(len(rest) - len(values))) <= 1e-7

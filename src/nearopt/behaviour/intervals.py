@@ -57,14 +57,17 @@ def by_profile(fit: Fit, level: float, which: Sequence[int] | None = None, best:
     for i in np.flatnonzero(fit.free) if which is None else which:
         free = fit.free.copy()
         free[i] = False
+        known = {float(fit.theta[i]): fit.theta}  # where the profile has been: a good start for its neighbourhood
 
-        def excess(x: float, i: int = int(i), free: np.ndarray = free) -> float:
-            theta = fit.theta.copy()
+        def excess(x: float, i: int = int(i), free: np.ndarray = free, known: dict = known) -> float:
+            theta = known[min(known, key=lambda y: abs(y - x))].copy()
             theta[i] = x
             try:
-                return deviance(optimise(fit.family, data, fit.penalties, theta, free).value) - z2
+                found = optimise(fit.family, data, fit.penalties, theta, free)
             except NoSolutionError:
                 return np.inf
+            known[x] = found.theta
+            return deviance(found.value) - z2
 
         out[:, i] = [side(excess, fit.theta[i], sign * error[i], float(np.sqrt(z2))) for sign in (-1, 1)]
     return out
