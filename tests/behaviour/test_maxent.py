@@ -8,7 +8,7 @@ import pytest
 import nearopt as no
 from nearopt.behaviour.optimise import value_and_gradient
 from nearopt.mdp.errors import HorizonError, KindError, TrajectoryShapeError
-from tests.behaviour.small import F, S, A, T, at, behaviour, world
+from tests.behaviour.small import A, S, T, at, behaviour, world
 
 MDP, FEATURES, AGENT = world()
 TAU = 0.7

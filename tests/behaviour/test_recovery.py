@@ -10,7 +10,7 @@ import nearopt as no
 from nearopt.behaviour.recovery import Recovery
 from nearopt.behaviour.simulate import simulate
 from nearopt.mdp.errors import CountError, FeatureError, HorizonError, KindError
-from tests.behaviour.small import F, S, A, T, at, behaviour, log_table, world
+from tests.behaviour.small import A, F, S, T, at, log_table, world
 
 MDP, FEATURES, AGENT = world()
 MODEL = no.BehaviourModel(MDP, features=FEATURES, horizon=T)

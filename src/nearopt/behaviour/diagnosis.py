@@ -54,7 +54,7 @@ def moves(fit: Fit) -> bool:
 
 def expected(fit: Fit, seen: Visits) -> np.ndarray:
     """n(s) π(a|s) of every entry of `visits`."""
-    logs = explain(fit.family, jnp.asarray(fit.theta), seen.cell, fit.decisions.length)
+    logs = explain(fit.family, jnp.asarray(fit.theta), seen.cell, fit.decisions.length, fit.value)
     return (seen.count * np.exp(np.asarray(logs))).reshape(-1)[seen.place]
 
 

@@ -127,7 +127,7 @@ class BehaviourModel(BaseEstimator):
             free = np.append(np.ones(family.reward.size, bool), free)
             optimum = optimise(family, data_of(decisions), penalties, family.start, free)
             self.subject_ = trajectories.subject
-            self.remember(Fit(family, optimum.theta, decisions, penalties, free), optimum)
+            self.remember(Fit(family, optimum.theta, decisions, penalties, free, optimum.value_function), optimum)
         if self.message_:
             warnings.warn(self.message_, FitWarning, stacklevel=2)
         return self
@@ -179,7 +179,7 @@ class BehaviourModel(BaseEstimator):
         for name in ("stderr_", "identifiability_", "num_parameters_"):
             self.__dict__.pop(name, None)
         family, decisions, theta = fit.family, fit.decisions, jnp.asarray(fit.theta)
-        policy, reward, at, public = tables(family, theta)
+        policy, reward, at, public = tables(family, theta, fit.value)
         public = np.asarray(public)
         self.fit_ = fit
         self.dials_ = dict(zip(family.public_names, public[family.reward.size :].tolist(), strict=True))
@@ -360,15 +360,16 @@ class BehaviourModel(BaseEstimator):
             if span != family.steps and not family.reward.time_varying:
                 family = self.family(span)
             decisions = self.collect(trajectories, family)
-            return log_likelihoods(family, self.fit_.theta, decisions), decisions.total
+            return log_likelihoods(family, self.fit_, decisions), decisions.total
 
 
-def log_likelihoods(family: Family, theta: np.ndarray, decisions: Decisions) -> np.ndarray:
-    """(n,) of every trajectory, nats."""
-    out = decisions.each(explain(family, jnp.asarray(theta), decisions.cell, decisions.length))
+def log_likelihoods(family: Family, fit: Fit, decisions: Decisions) -> np.ndarray:
+    """(n,) of every trajectory under the agent of a fit, nats."""
+    theta = jnp.asarray(fit.theta)
+    out = decisions.each(explain(family, theta, decisions.cell, decisions.length, fit.value))
     if decisions.passages is None:
         return out
-    world = explain_world(family, jnp.asarray(theta), decisions.passages.branch, decisions.length)
+    world = explain_world(family, theta, decisions.passages.branch, decisions.length)
     return out + decisions.passages.each(*world)
 
 

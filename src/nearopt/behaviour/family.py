@@ -113,16 +113,21 @@ class Family(eqx.Module):
 
 
 @eqx.filter_jit
-def explain(family: Family, theta: Float[Array, " Q"], cell: Any, length: Any) -> Float[Array, "G T D"]:
-    """log π of every cell for the agent at θ."""
-    return log_policy(family.problem(theta), cell, length, jnp.zeros(family.blocks.size)).log_policy
+def explain(
+    family: Family, theta: Float[Array, " Q"], cell: Any, length: Any, value: Float[Array, " n"] | None = None
+) -> Float[Array, "G T D"]:
+    """log π of every cell for the agent at θ, whose V (infinite horizon) may be known."""
+    guess = jnp.zeros(family.blocks.size) if value is None else value
+    return log_policy(family.problem(theta), cell, length, guess, value is not None).log_policy
 
 
 @eqx.filter_jit
-def tables(family: Family, theta: Float[Array, " Q"]) -> tuple[Float[Array, "*T S A"], Any, Parameters, Array]:
+def tables(
+    family: Family, theta: Float[Array, " Q"], value: Float[Array, " n"] | None = None
+) -> tuple[Float[Array, "*T S A"], Any, Parameters, Array]:
     """Policy, reward, parameters and public parameters at θ."""
     at = family.read(theta)
-    return policies(family.problem(theta), family.steps), family.reward(at.coef), at, family.public(theta)
+    return policies(family.problem(theta), family.steps, value), family.reward(at.coef), at, family.public(theta)
 
 
 @eqx.filter_jit

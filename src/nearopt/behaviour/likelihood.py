@@ -37,12 +37,17 @@ class Explained(NamedTuple):
     value: Float[Array, " n"]
 
 
-def log_policy(problem: Problem, cell: ArrayLike, length: ArrayLike | None, guess: Float[Array, " n"]) -> Explained:
-    """One solution of V = BV (length None), or one pass backwards in time. cell (G, T, D), length (G,)."""
+def log_policy(
+    problem: Problem, cell: ArrayLike, length: ArrayLike | None, guess: Float[Array, " n"], solved: bool = False
+) -> Explained:
+    """One solution of V = BV (length None), or one pass backwards in time. cell (G, T, D), length (G,).
+
+    solved: the guess is that solution.
+    """
     cell = jnp.asarray(cell)
     wrong = jnp.stack([jnp.isnan(r).any() for r in problem.reward]).any()  # NaN would be lost among −inf
     if length is None:
-        value = stationary(problem, guess)
+        value = stationary(problem, guess, solved)
         logs = at_cells(problem, value, value, (None, None), cell[0, 0])[1]
         return Explained(jnp.where(wrong | jnp.isnan(value).any(), jnp.nan, logs)[None, None], value)
     logs = jax.vmap(lambda cells, steps: one_group(problem, cells, steps))(cell, jnp.asarray(length))
@@ -82,10 +87,11 @@ def each(logs: Float[Array, "G T D"], decisions: Decisions) -> Float[Array, " n"
 
 
 @eqx.filter_jit
-def policies(problem: Problem, steps: int | None) -> Float[Array, "*T S A"]:
-    """π as a table: of the infinite horizon, or of each of its steps."""
+def policies(problem: Problem, steps: int | None, value: Float[Array, " n"] | None = None) -> Float[Array, "*T S A"]:
+    """π as a table: of the infinite horizon, whose V may be known, or of each of its steps."""
     if steps is None:
-        step = problem.step(stationary(problem, jnp.zeros(problem.blocks.size)), (None, None))
+        solution = stationary(problem, jnp.zeros(problem.blocks.size)) if value is None else value
+        step = problem.step(solution, (None, None))
         return problem.blocks.to_actions(step.policy, 0.0)
 
     def backwards(next_value: Float[Array, " n"], timed: tuple) -> tuple:

@@ -72,7 +72,7 @@ def test_optimism(model: BehaviourModel, trajectories: Trajectories, level: floa
         place = family.reward.size + family.dials.index("optimism")
         starts = [np.insert(o.theta, place, kappa) for kappa, o in fixed.items()]
         found = min((optimise(family, data, penalties, s) for s in starts), key=lambda o: o.value)
-        fit = Fit(family, found.theta, decisions, penalties, np.ones(len(found.theta), bool))
+        fit = Fit(family, found.theta, decisions, penalties, np.ones(len(found.theta), bool), found.value_function)
         root = fisher_root(fit)
         silent = blind_to_luck(model.mdp, family) or (root[:, place] ** 2).sum() <= SILENT * decisions.total
         kappa = float(found.theta[place])

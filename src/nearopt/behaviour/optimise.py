@@ -45,11 +45,16 @@ class Penalties(NamedTuple):
 
 
 def objective(
-    theta: Float[Array, " Q"], family: Family, data: Data, penalties: Penalties, guess: Float[Array, " n"]
+    theta: Float[Array, " Q"],
+    family: Family,
+    data: Data,
+    penalties: Penalties,
+    guess: Float[Array, " n"],
+    solved: bool = False,
 ) -> tuple[Float[Array, ""], Float[Array, " n"]]:
     """What is minimised, minus the mean log-likelihood per decision plus the penalties; and the agent's V."""
     problem = family.problem(theta)
-    logs, value = log_policy(problem, data.cell, data.length, guess)
+    logs, value = log_policy(problem, data.cell, data.length, guess, solved)
     likelihood = total(logs, data.count)
     if data.world is not None:
         first, passages = log_world(problem, data.world.branch, data.length)
@@ -71,6 +76,7 @@ class Optimum:
     iterations: int
     converged: bool
     cause: str = ""  # in words, where it has not converged
+    value_function: Any = None  # V (n,) there, of an infinite horizon
     step: np.ndarray | None = None  # the Newton step (Q,) from here, where the Hessian is at hand
 
 
@@ -87,7 +93,7 @@ def optimise(
     Raises `NoSolutionError` where the agent at the start has no finite value.
     """
     free = np.ones(len(start), bool) if free is None else free
-    whole, guess, walls = np.array(start, float), jnp.zeros(family.blocks.size), 0
+    whole, guess, walls, at = np.array(start, float), jnp.zeros(family.blocks.size), 0, np.zeros(0)
 
     def place(part: np.ndarray) -> np.ndarray:
         theta = whole.copy()
@@ -95,17 +101,19 @@ def optimise(
         return theta
 
     def value(part: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal guess, walls
+        nonlocal guess, walls, at
         (f, found), g = value_and_gradient(jnp.asarray(place(part)), family, data, penalties, guess)
         f, g = float(f), np.asarray(g)[free]
         if not (np.isfinite(f) and np.isfinite(g).all()):
             walls += 1
             return np.inf, np.zeros_like(part)
-        guess, walls = found, 0
+        guess, walls, at = found, 0, part.copy()
         return f, g
 
     def curvature(part: np.ndarray) -> np.ndarray:
-        second = hessian(jnp.asarray(place(part)), family, data, penalties, guess)[0]
+        if not np.array_equal(at, part):
+            value(part)  # V belongs to the point that was looked at last
+        second = hessian(jnp.asarray(place(part)), family, data, penalties, guess, True)[0]
         second = np.asarray(second)[np.ix_(free, free)]
         return second if np.isfinite(second).all() else np.eye(len(part))  # go straight downhill
 
@@ -119,7 +127,7 @@ def optimise(
             "the agent at the start of the fit has no finite value", "set a discount below 1, or a finite horizon"
         )
     if not free.any():
-        return Optimum(whole, first, 0.0, 0, True)
+        return Optimum(whole, first, 0.0, 0, True, "", guess)
     step = None
     if free.sum() <= FEW:
         options = dict(gtol=FINISHED, maxiter=MOST)
@@ -136,7 +144,7 @@ def optimise(
     f, g = value(part)
     theta, steepest = place(part), float(np.abs(g).max())
     cause = "" if steepest <= STILL else why(out.nit, steepest, walls > WALL, out.message)
-    return Optimum(theta, f, steepest, int(out.nit), not cause, cause, step)
+    return Optimum(theta, f, steepest, int(out.nit), not cause, cause, guess, step)
 
 
 def polish(value: Any, curvature: Any, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,8 +16,8 @@ import numpy as np
 import scipy.stats
 from sklearn.base import clone
 
-from nearopt.behaviour.estimator import BehaviourModel
-from nearopt.behaviour.family import Family, tables
+from nearopt.behaviour.estimator import BehaviourModel, fitted
+from nearopt.behaviour.family import Family, Parameters, tables
 from nearopt.behaviour.identifiability import blind_to_luck, coefficient_names
 from nearopt.behaviour.intervals import check_level
 from nearopt.behaviour.simulate import simulate
@@ -26,20 +26,25 @@ from nearopt.checks import check_horizon, check_model, check_span, number
 from nearopt.mdp.errors import (
     CountError,
     DiscountError,
+    DivergentError,
     FeatureError,
+    ForbiddenStateError,
     HorizonError,
+    ImproperError,
     KindError,
     NoDecisionsError,
     NoSolutionError,
     TemperatureError,
+    UndecidedError,
 )
-from nearopt.planning.stationary import stationary
+from nearopt.planning.solve import solve
 from nearopt.records.trajectories import Trajectories
 
 HARMFUL = 0.25  # of the spread: a bias above it eats into the coverage
 SURE = 3.0  # standard errors from which on a bias is no accident of the simulation
 VAGUE = 0.25  # width of an interval of coverage that says little
-ENDLESS = 1e8  # a value, in units of temperature or reward, that no finite wait explains
+ZERO = 1e-12  # what is printed as 0
+STUCK = 0.01  # of the standard error: a spread below it says that the estimates follow no data
 FAILURES = 3  # failed repetitions without any success, after which there is no point in going on
 UNFIT = (NoSolutionError, NoDecisionsError)  # what one draw of behaviour may suffer, and another one not
 
@@ -121,7 +126,7 @@ class Recovery:
         for k in range(len(self.names)):
             if np.isnan(self.coverage[k]):
                 out.append("no interval")
-            elif self.endless[k] > 0.5:
+            elif self.endless[k] > 0.5 or self.spread[k] < STUCK * self.mean_stderr[k]:
                 out.append("not told")
             elif high[k] < self.level:
                 out.append("too short")
@@ -147,7 +152,7 @@ class Recovery:
         if long := which("too long"):
             out.append(f"Intervals longer than they need to be: {listed([self.names[k] for k in long])}.")
         if unseen := which("not told"):
-            out.append(f"Not told by such data, most intervals are endless: {listed([self.names[k] for k in unseen])}.")
+            out.append(f"Such data do not tell: {listed([self.names[k] for k in unseen])}.")
         if none := which("no interval"):
             out.append(f"Without intervals of this kind: {listed([self.names[k] for k in none])}.")
         if len(faults) >= 20 and bad:
@@ -172,7 +177,7 @@ class Recovery:
         low, high = self.coverage_interval
         columns = np.stack([self.truth, self.mean, self.bias, self.spread, self.mean_stderr], 1)
         for k in range(len(self.names)) if which is None else which:
-            truth, mean, bias, spread, error = columns[k].tolist()
+            truth, mean, bias, spread, error = (x if abs(x) > ZERO else 0.0 for x in columns[k].tolist())
             told = (*(f"{x:.4g}" for x in (truth, mean)), f"{bias:+.2g}", *(f"{x:.3g}" for x in (spread, error)))
             held = (
                 ("none", "") if np.isnan(low[k]) else (share(self.coverage[k]), f"{share(low[k])} to {share(high[k])}")
@@ -235,12 +240,9 @@ def recover(
         theta = truth_of(family, truth)
         if kind == "profile" and family.scale_free:
             raise KindError("there is no profile of coefficients of length 1", "fix the temperature")
-        policy = np.asarray(tables(family, jnp.asarray(theta))[0])
-        public = np.asarray(family.public(jnp.asarray(theta)))
-        lost = not np.isfinite(policy).all() or endless_value(family, theta)
-    if lost:
-        mend = "set a discount below 1, or a finite horizon"
-        raise NoSolutionError("the agent at the true parameters has no finite value", mend)
+        policy, reward, at, public = tables(family, jnp.asarray(theta))
+        policy, public = np.asarray(policy), np.asarray(public)
+    check_truth(model, family, reward, at)
     names = (*coefficient_names(model.mdp, family), *family.public_names)
     if "optimism" in names and blind_to_luck(model.mdp, family):
         raise KindError("optimism cannot be recovered: in this world there is no luck", "fix the optimism")
@@ -268,15 +270,15 @@ def one_fit(model: BehaviourModel, seen: Trajectories, level: float, kind: str) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a fit would say of itself is in `converged`
         fresh: Any = clone(model)
-        fitted: BehaviourModel = fresh.fit(seen)
-        bounds = fitted.intervals(level, kind)
+        known: BehaviourModel = fresh.fit(seen)
+        bounds = known.intervals(level, kind)
         with jax.enable_x64(True):
-            error = standard_errors(fitted.fit_, "hessian" if kind in ("profile", "bootstrap") else kind, None)
+            error = standard_errors(known.fit_, "hessian" if kind in ("profile", "bootstrap") else kind, None)
     flat = lambda part: np.concatenate(
-        [np.ravel(bounds["coef"][part]), *(np.ravel(bounds[n][part]) for n in fitted.dials_)]
+        [np.ravel(bounds["coef"][part]), *(np.ravel(bounds[n][part]) for n in known.dials_)]
     )
-    estimate = np.concatenate([fitted.coef_.reshape(-1), np.array(list(fitted.dials_.values()))])
-    return estimate, error, flat(0), flat(1), bool(fitted.converged_)
+    estimate = np.concatenate([known.coef_.reshape(-1), np.array(list(known.dials_.values()))])
+    return estimate, error, flat(0), flat(1), bool(known.converged_)
 
 
 # ---------------------------------------------------------------- what is asked
@@ -295,12 +297,23 @@ def family_of(model: BehaviourModel, decisions: int) -> Family:
     return model.family(decisions if isinstance(horizon, str) else horizon)
 
 
-def endless_value(family: Family, theta: np.ndarray) -> bool:
-    """Whether, without horizon and discount, the agent at θ has a value so large that it can be no solution."""
-    if family.steps is not None or family.discount is None or float(family.discount) < 1:
-        return False
-    value = jax.jit(stationary)(family.problem(jnp.asarray(theta)), jnp.zeros(family.blocks.size))
-    return not float(jnp.abs(value).max()) < ENDLESS
+def check_truth(model: BehaviourModel, family: Family, reward: Any, at: Parameters) -> None:
+    """Raises `NoSolutionError` where the agent has no finite value: Newton's method may find what looks like one."""
+    if family.steps is not None:
+        return
+    mdp, changes = model.mdp, dict(discount=model.mdp.discount if at.discount is None else float(at.discount))
+    if reward is not None:
+        choice = mdp.branch_choice
+        place = (mdp.choice_state[choice], mdp.choice_action[choice], mdp.next_state)
+        reward = np.asarray(reward)
+        changes["branch_reward"] = reward[place[: reward.ndim]]
+    prior = np.where(mdp.available, 1 / mdp.num_actions, 0.0) if fitted(model.prior) else model.prior
+    dials = dict(temperature=float(at.temperature), optimism=float(at.optimism), prior=prior)
+    try:
+        solve(mdp.replace(**changes), **dials, throw=False)
+    except (ForbiddenStateError, ImproperError, DivergentError, UndecidedError) as error:
+        problem = f"the agent at the true parameters has no finite value: {error.problem}"
+        raise NoSolutionError(problem, error.mend) from None
 
 
 def draw_coefficients(model: BehaviourModel, decisions: int, seed: int) -> np.ndarray:

@@ -45,6 +45,7 @@ class Fit:
     decisions: Decisions
     penalties: Penalties
     free: np.ndarray  # (Q,) bool: parameters that were fitted; the others stand where they are
+    value: Any = None  # (n,) V of the agent at θ, infinite horizon; None where it is not known
 
     @property
     def data(self) -> Data:
@@ -77,9 +78,9 @@ def covariance_of(fit: Fit, kind: str, group: np.ndarray | None) -> tuple[np.nda
     """The covariance of θ off its flat directions, and how far each parameter lies in these."""
     if kind == "opg":
         return inverse(outer(fit, group) + curvature_of_penalty(fit).toarray(), fit.free)
-    value = jnp.zeros(fit.family.blocks.size)
-    total = fit.decisions.total
-    second = total * np.asarray(hessian(jnp.asarray(fit.theta), fit.family, fit.data, fit.penalties, value)[0])
+    total, value = fit.decisions.total, jnp.zeros(fit.family.blocks.size) if fit.value is None else fit.value
+    known = fit.value is not None
+    second = total * np.asarray(hessian(jnp.asarray(fit.theta), fit.family, fit.data, fit.penalties, value, known)[0])
     bread, endless = inverse(second, fit.free)
     return (bread, endless) if kind == "hessian" else (bread @ outer(fit, group) @ bread, endless)
 
@@ -103,7 +104,7 @@ def inverse(information: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.n
 
 def outer(fit: Fit, group: np.ndarray | None) -> np.ndarray:
     """Σ g gᵀ over units."""
-    scores, data = jacobian(fit.family, fit.theta, fit.data), fit.decisions
+    scores, data = jacobian(fit, fit.data), fit.decisions
     count = fit.data.count.reshape(-1)
     if group is None:
         weighted = scores * np.sqrt(count)[:, None]
@@ -114,21 +115,26 @@ def outer(fit: Fit, group: np.ndarray | None) -> np.ndarray:
     return weighted.T @ weighted
 
 
-def jacobian(family: Family, theta: np.ndarray, data: Data) -> np.ndarray:
+def jacobian(fit: Fit, data: Data) -> np.ndarray:
     """(cells, Q) ∂ log π of every cell; 0 for cells that do not occur."""
+    family, theta = fit.family, fit.theta
     occurs = np.flatnonzero(np.asarray(data.count).reshape(-1) > 0)
     forward = len(theta) <= len(occurs)
     padded = np.zeros(power_of_two(len(occurs)), int)  # one shape for data that differ a little
     padded[: len(occurs)] = occurs
-    slope = np.asarray(slopes(jnp.asarray(theta), family, data.cell, data.length, jnp.asarray(padded), forward))
+    slope = np.asarray(
+        slopes(jnp.asarray(theta), family, data.cell, data.length, jnp.asarray(padded), forward, fit.value)
+    )
     out = np.zeros((np.asarray(data.count).size, len(theta)))
     out[occurs] = slope[: len(occurs)]
     return out
 
 
 @eqx.filter_jit
-def slopes(theta: Array, family: Family, cell: Any, length: Any, occurs: Array, forward: bool) -> Float[Array, "D Q"]:
-    logs = lambda t: explain(family, t, cell, length).reshape(-1)[occurs]
+def slopes(
+    theta: Array, family: Family, cell: Any, length: Any, occurs: Array, forward: bool, value: Any
+) -> Float[Array, "D Q"]:
+    logs = lambda t: explain(family, t, cell, length, value).reshape(-1)[occurs]
     return (jax.jacfwd if forward else jax.jacrev)(logs)(theta)
 
 
@@ -180,9 +186,9 @@ def fisher_root(fit: Fit) -> np.ndarray:
     """B (D, Q) with BᵀB = Σ n(s) Σ_a π(a|s) ∂log π ∂log πᵀ over the recorded states: what they can tell of θ."""
     seen = visits(fit.family.blocks, fit.decisions)
     data = Data(seen.cell, fit.decisions.length, seen.count)
-    logs = explain(fit.family, jnp.asarray(fit.theta), seen.cell, fit.decisions.length)
+    logs = explain(fit.family, jnp.asarray(fit.theta), seen.cell, fit.decisions.length, fit.value)
     weight = np.sqrt(seen.count * np.exp(np.asarray(logs))).reshape(-1)[seen.place]
-    return weight[:, None] * jacobian(fit.family, fit.theta, data)[seen.place]
+    return weight[:, None] * jacobian(fit, data)[seen.place]
 
 
 def effective_parameters(fit: Fit) -> float:

@@ -44,7 +44,7 @@ the table
   spread      of the estimates over the repetitions; mean s.e. says what the fits take it for
   coverage    how often intervals held the truth, and, with so many repetitions, what that may be (to 95 %)
   last        too short, too long: that excludes the level; biased: on average off by more than a quarter of the spread;
-              not told: most intervals are endless
+              not told: most intervals are endless, or the estimates follow the penalty and no data
 
 --out DIR
   recovery.png             every interval beside the truth
@@ -175,7 +175,7 @@ def recovered(
             raise ArgumentError(f"--reward {options.reward} has no coefficients", "leave --coef out")
         return recover(model, truth, **{name: getattr(options, name) for name in asked}, tell=tell)
     except NoSolutionError as error:
-        raise NoSolutionError(error.problem, "pass --discount 0.95, for example, or --horizon 30") from None
+        raise NoSolutionError(error.problem, "pass --prior uniform, a lower --discount, or a --horizon") from None
 
 
 # ---------------------------------------------------------------- what is asked

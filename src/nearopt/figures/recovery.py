@@ -15,6 +15,8 @@ from nearopt.figures.words import plain
 
 PAGE = 9.0  # inches
 MOST = 12  # parameters with a panel
+ZERO = 1e-12  # what is written as 0
+REACH, ABSURD = 1.0, 1e4  # how far beyond the estimates a panel goes, in their range; widths that no panel shows
 HELD, MISSED = COLOURS[0], COLOURS[5]
 
 
@@ -109,24 +111,28 @@ def draw_recovery(found: Recovered, k: int, *, ax: Axes) -> None:
         ax.spines[side].set_visible(False)
     ax.tick_params(labelsize=SMALL)
     name_panel(ax, plain(found.names[k]).replace("$", r"\$"), *words(found, k))
-    within = found.coverage_interval[0, k] <= found.level <= found.coverage_interval[1, k]
-    ax.title.set_color(INK if within else MISSED)
+    ax.title.set_color(MISSED if found.coverage_interval[1, k] < found.level else INK)
 
 
 def window(found: Recovered, k: int) -> tuple[float, float]:
     """What the panel shows: the truth and all bounds, or all but the most extreme ones."""
-    bounds = np.concatenate([x[:, k][np.isfinite(x[:, k])] for x in (found.lower, found.upper, found.estimate)])
-    bounds = bounds if len(bounds) else found.truth[k : k + 1]
-    ends, most = np.quantile(bounds, [0.02, 0.98]), np.array([bounds.min(), bounds.max()])
-    ends = most if np.ptp(most) < 2 * np.ptp(ends) else ends
-    low, high = min(ends[0], found.truth[k]), max(ends[1], found.truth[k])
+    seen = np.append(found.estimate[:, k], found.truth[k])
+    seen, (lower, upper) = seen[~np.isnan(seen)], (found.lower[:, k], found.upper[:, k])
+    known = np.isfinite(lower) & np.isfinite(upper)
+    reach = REACH * np.ptp(seen)
+    if known.any():
+        half = float(np.median(upper[known] - lower[known])) / 2
+        reach = max(reach, 1.2 * half if half < ABSURD * (np.ptp(seen) + abs(found.truth[k])) else 0.0)
+    low = max(lower[known].min(initial=seen.min()), seen.min() - reach)
+    high = min(upper[known].max(initial=seen.max()), seen.max() + reach)
     room = 0.06 * (high - low) or 0.1 * max(1.0, abs(high))
     return float(low - room), float(high + room)
 
 
 def words(found: Recovered, k: int) -> tuple[str, str]:
     """Truth and mean; coverage and how sure it is."""
-    numbers = f"truth {found.truth[k]:.3g}, mean {found.mean[k]:.3g}".replace("-", "−")
+    truth, mean = (x if abs(x) > ZERO else 0.0 for x in (float(found.truth[k]), float(found.mean[k])))
+    numbers = f"truth {truth:.3g}, mean {mean:.3g}".replace("-", "−")
     if np.isnan(found.coverage[k]):
         return numbers, "no intervals"
     low, high = found.coverage_interval[:, k]
