@@ -58,7 +58,6 @@ def test_a_constant_is_named():
     assert count == 1 and words.startswith("a constant added to every reward")
 
 
-@pytest.mark.xfail(reason="a feature that is constant by itself is said to be never reached")
 def test_a_constant_feature_is_named():
     words, _ = only(check(with_third(1.0), SEEN, THETA))
     assert words.startswith("a constant") and "never reached" not in words
@@ -101,7 +100,6 @@ def test_a_free_reward_and_a_free_prior_are_one():
     assert any("propensity" in said for said in before(MDP, model.fit_.family, False))
 
 
-@pytest.mark.xfail(reason="directions that mix with a dial's are not named")
 def test_a_constant_is_named_beside_a_free_prior():
     theta = np.append(np.random.default_rng(1).normal(size=S * A), 0.3)
     (first, _), (second, _) = check(build(reward="state_action", prior="fit"), SEEN, theta).items()

@@ -20,11 +20,15 @@ from nearopt.mdp.model import MDP
 from nearopt.planning.classes import reachable
 
 SHOWN = 4  # components of a direction without a name
+ROUNDING = 1e-7  # a singular value, relative, that is taken for zero
 
 
 @dataclass(frozen=True)
 class Direction:
-    """One cause: how many directions it takes away, the sentence, and (k, Q) vectors that span them."""
+    """One cause: how many directions it takes away, the sentence, and (k, Q) vectors of θ that span them.
+
+    θ has no place for a temperature that is one with the reward's scale: then there are none.
+    """
 
     count: int
     words: str
@@ -95,7 +99,7 @@ def after(mdp: MDP, fit: Fit) -> Identifiability:
     if not fit.family.scale_free:
         return found
     words = "temperature and the scale of the reward: only reward/temperature shows"
-    scale = Direction(1, words, fit.theta[None] / max(np.linalg.norm(fit.theta), 1e-300))
+    scale = Direction(1, words, np.zeros((0, len(fit.theta))))
     return Identifiability(found.size + 1, found.rank, (scale, *found.directions))
 
 
@@ -108,8 +112,8 @@ def of_theta(mdp: MDP, fit: Fit) -> Identifiability:
         values = np.linalg.eigvalsh(root @ root.T)
         rank = int((values > FLAT * values.max(initial=0.0)).sum())
         return Identifiability(size, rank, (Direction(size - rank, many_words(fit), np.zeros((0, size))),))
-    silent = np.eye(size)[scale <= FLAT * scale.max(initial=0.0)] if scale.any() else np.eye(size)
-    loud = np.flatnonzero(scale > FLAT * scale.max(initial=0.0)) if scale.any() else np.zeros(0, int)
+    least = FLAT * scale.max(initial=0.0)
+    silent, loud = np.flatnonzero(scale <= least), np.flatnonzero(scale > least)
     rest = np.zeros((0, size))
     if len(loud):
         _, values, vectors = scipy.linalg.svd(root[:, loud] / scale[loud], full_matrices=True)
@@ -118,7 +122,10 @@ def of_theta(mdp: MDP, fit: Fit) -> Identifiability:
         rest[:, loud] = vectors[values <= FLAT * values[0]] / scale[loud]
         rest /= np.sqrt((rest**2).sum(axis=1, keepdims=True))
     rank = size - len(silent) - len(rest)
-    return Identifiability(size, rank, (*explain_silent(mdp, fit, silent), *explain_rest(mdp, fit, rest)))
+    visited = np.append(visited_coefficients(mdp, fit), np.zeros(len(fit.family.dials), bool))
+    rest = np.concatenate([np.eye(size)[silent[visited[silent]]], rest])  # paid where they were, and yet unseen
+    causes = (*explain_silent(mdp, fit, silent[~visited[silent]]), *explain_rest(mdp, fit, rest, visited))
+    return Identifiability(size, rank, causes)
 
 
 def many_words(fit: Fit) -> str:
@@ -128,56 +135,62 @@ def many_words(fit: Fit) -> str:
 
 def explain_silent(mdp: MDP, fit: Fit, silent: np.ndarray) -> Iterator[Direction]:
     """Parameters that by themselves change nothing."""
-    which = np.flatnonzero(silent.any(axis=0))
-    coefficients = which[which < fit.family.reward.size]
+    unit = np.eye(len(fit.theta))
+    coefficients = silent[silent < fit.family.reward.size]
     if len(coefficients):
         names = some(coefficient_names(mdp, fit.family), coefficients)
         words = f"coefficients without effect on any recorded decision, of features never reached: {names}"
-        yield Direction(len(coefficients), words, np.eye(silent.shape[1])[coefficients])
-    for i in which[which >= fit.family.reward.size]:
+        yield Direction(len(coefficients), words, unit[coefficients])
+    for i in silent[silent >= fit.family.reward.size]:
         name = fit.family.dials[i - fit.family.reward.size]
         why = " (nothing here depends on luck)" if name == "optimism" and blind_to_luck(mdp, fit.family) else ""
-        yield Direction(1, f"{name}: no recorded decision depends on it{why}", np.eye(silent.shape[1])[i : i + 1])
+        yield Direction(1, f"{name}: no recorded decision depends on it{why}", unit[i : i + 1])
 
 
-def explain_rest(mdp: MDP, fit: Fit, rest: np.ndarray) -> Iterator[Direction]:
+def explain_rest(mdp: MDP, fit: Fit, rest: np.ndarray, visited: np.ndarray) -> Iterator[Direction]:
     """Combinations of parameters that together change nothing: constants, potentials, dials, and the remainder."""
     if not len(rest):
         return
-    names = [*coefficient_names(mdp, fit.family), *fit.family.dials]
-    change = reward_change(mdp, fit, rest)
-    dials = lambda rest: np.abs(rest[:, fit.family.reward.size :]).max(axis=1, initial=0.0) > 1e-7
+    size, names = fit.family.reward.size, [*coefficient_names(mdp, fit.family), *fit.family.dials]
+    turn, values, _ = scipy.linalg.svd(rest[:, size:], full_matrices=True)  # dials into as few directions as can be
+    involved = int((values > ROUNDING).sum())
+    with_dials, rest = (turn.T @ rest)[:involved], (turn.T @ rest)[involved:]
+    change = reward_change(mdp, fit, rest) if len(rest) else np.zeros((1, 0))
     idle = "combinations of coefficients that change no reward within reach"
     for words, basis in ((idle, np.zeros((len(change), 1))), *named_changes(mdp, fit)):
-        if not len(rest) or dials(rest).all():
+        if not len(rest):
             break
         outside = change - basis @ np.linalg.lstsq(basis, change, rcond=None)[0]
-        _, values, vectors = scipy.linalg.svd(outside, full_matrices=True)
-        values = np.append(values, np.zeros(len(rest) - len(values)))
-        inside = values <= 1e-7 * max(np.linalg.norm(change, 2), 1e-300)
+        inside, turn = kernel(outside, ROUNDING * max(np.linalg.norm(change, 2), 1e-300))
         if inside.any():
-            yield Direction(int(inside.sum()), words, vectors[inside] @ rest)
-            rest, change = vectors[~inside] @ rest, change @ vectors[~inside].T
-    if not len(rest):
-        return
-    unseen = ~np.append(visited_coefficients(mdp, fit), np.ones(len(fit.family.dials), bool))
-    _, values, vectors = scipy.linalg.svd(rest[:, ~unseen].T, full_matrices=True)
-    hidden = np.append(values, np.zeros(len(rest) - len(values))) <= 1e-7
-    if hidden.any():
-        words = f"features never visited, which show only in where nobody went: {some(names, np.flatnonzero(unseen))}"
-        yield Direction(int(hidden.sum()), words, vectors[hidden] @ rest)
-    rest = vectors[~hidden] @ rest
+            yield Direction(int(inside.sum()), words, turn[inside] @ rest)
+            rest, change = turn[~inside] @ rest, change @ turn[~inside].T
+    if len(rest):
+        hidden, turn = kernel(rest[:, :size][:, visited[:size]].T, ROUNDING)
+        if hidden.any():
+            unseen = some(names, np.flatnonzero(~visited[:size]))
+            words = f"features never visited, which show only in where nobody went: {unseen}"
+            yield Direction(int(hidden.sum()), words, turn[hidden] @ rest)
+        rest = turn[~hidden] @ rest
     if len(rest) > SHOWN:
         words = f"combinations of parameters that change no recorded state's policy, such as {loadings(names, rest[0])}"
         yield Direction(len(rest), words, rest)
-    else:
-        for vector in rest:
-            yield Direction(1, f"parameters that only show together: {loadings(names, vector)}", vector[None])
+        rest = rest[:0]
+    for vector in (*with_dials, *rest):
+        order = np.roll(np.arange(len(vector)), len(vector) - size)  # dials first
+        told = loadings([names[i] for i in order], vector[order])
+        yield Direction(1, f"parameters that only show together: {told}", vector[None])
+
+
+def kernel(matrix: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """An orthogonal basis of the columns' coefficients, and which of it the matrix takes to (nearly) zero."""
+    _, values, vectors = scipy.linalg.svd(matrix, full_matrices=True)
+    return np.append(values, np.zeros(matrix.shape[1] - len(values))) <= least, vectors
 
 
 def loadings(names: list[str], vector: np.ndarray) -> str:
     """The largest components."""
-    vector = vector / np.abs(vector).max()
+    vector = vector / vector[np.abs(vector).argmax()]
     order = np.argsort(-np.abs(vector), kind="stable")[:SHOWN]
     shown = [f"{vector[i]:+.2g} × {names[i]}" for i in order if abs(vector[i]) > 0.01]
     return ", ".join(shown) + (", ..." if (np.abs(vector) > 0.01).sum() > len(shown) else "")

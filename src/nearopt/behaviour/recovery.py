@@ -42,7 +42,7 @@ from nearopt.records.trajectories import Trajectories
 
 HARMFUL = 0.25  # of the spread: a bias above it eats into the coverage
 SURE = 3.0  # standard errors from which on a bias is no accident of the simulation
-VAGUE = 0.25  # width of an interval of coverage that says little
+VAGUE = 0.15  # width of an interval of coverage that says little
 ZERO = 1e-12  # what is printed as 0
 STUCK = 0.01  # of the standard error: a spread below it says that the estimates follow no data
 FAILURES = 3  # failed repetitions without any success, after which there is no point in going on
@@ -162,7 +162,7 @@ class Recovery:
             words = f", {failed:,} of them because no fit could be made" if failed else ""
             out.append(f"{int((~self.converged).sum()):,} of {n:,} fits did not converge{words}.")
         if len(faults) and (high - low)[~np.isnan(low)].max(initial=0.0) > VAGUE:
-            out.append(f"{n:,} repetitions leave the coverage vague: take more.")
+            out.append(f"So few repetitions ({n:,}) leave the coverage vague: take more.")
         return out
 
     @property
@@ -177,7 +177,7 @@ class Recovery:
         low, high = self.coverage_interval
         columns = np.stack([self.truth, self.mean, self.bias, self.spread, self.mean_stderr], 1)
         for k in range(len(self.names)) if which is None else which:
-            truth, mean, bias, spread, error = (x if abs(x) > ZERO else 0.0 for x in columns[k].tolist())
+            truth, mean, bias, spread, error = (0.0 if abs(x) <= ZERO else x for x in columns[k].tolist())
             told = (*(f"{x:.4g}" for x in (truth, mean)), f"{bias:+.2g}", *(f"{x:.3g}" for x in (spread, error)))
             held = (
                 ("none", "") if np.isnan(low[k]) else (share(self.coverage[k]), f"{share(low[k])} to {share(high[k])}")
@@ -308,7 +308,7 @@ def check_truth(model: BehaviourModel, family: Family, reward: Any, at: Paramete
         reward = np.asarray(reward)
         changes["branch_reward"] = reward[place[: reward.ndim]]
     prior = np.where(mdp.available, 1 / mdp.num_actions, 0.0) if fitted(model.prior) else model.prior
-    dials = dict(temperature=float(at.temperature), optimism=float(at.optimism), prior=prior)
+    dials: dict[str, Any] = dict(temperature=float(at.temperature), optimism=float(at.optimism), prior=prior)
     try:
         solve(mdp.replace(**changes), **dials, throw=False)
     except (ForbiddenStateError, ImproperError, DivergentError, UndecidedError) as error:

@@ -192,14 +192,14 @@ def fisher_root(fit: Fit) -> np.ndarray:
 
 
 def effective_parameters(fit: Fit) -> float:
-    """tr F (F + Λ)⁻¹ = Σ λ/(1+λ), λ the eigenvalues of B Λ⁻¹ Bᵀ; the rank of F without l2."""
-    root = fisher_root(fit)[:, fit.free]
+    """tr F (F + Λ)⁻¹, over the directions that the data or a penalty pin."""
+    root = fisher_root(fit)
+    if len(fit.theta) <= MANY:
+        information = root.T @ root
+        return float((inverse(information + curvature_of_penalty(fit).toarray(), fit.free)[0] * information).sum())
     if float(fit.penalties.l2) <= 0:
-        values = np.linalg.svd(root / np.maximum(np.sqrt((root**2).sum(axis=0)), 1e-300), compute_uv=False)
-        return float((values**2 > FLAT * (values**2).max(initial=0.0)).sum())
-    ridge = curvature_of_penalty(fit).diagonal()[fit.free].max(initial=0.0)
-    prior = scipy.sparse.csc_array(curvature_of_penalty(fit))[fit.free][:, fit.free]
-    dials = (prior.diagonal() == 0).astype(float)  # not penalised: as good as free
-    prior = scipy.sparse.csc_array(prior + scipy.sparse.diags_array(dials * FLAT * max(ridge, 1.0)))
-    values = np.linalg.eigvalsh(root @ scipy.sparse.linalg.splu(prior).solve(root.T.copy()))
-    return float((np.maximum(values, 0.0) / (1 + np.maximum(values, 0.0))).sum())
+        values = np.linalg.eigvalsh(root @ root.T)
+        return float((values > FLAT * values.max(initial=0.0)).sum())
+    prior = scipy.sparse.csc_array(curvature_of_penalty(fit))  # Σ λ/(1+λ), λ the eigenvalues of B Λ⁻¹ Bᵀ
+    values = np.maximum(np.linalg.eigvalsh(root @ scipy.sparse.linalg.splu(prior).solve(root.T.copy())), 0.0)
+    return float((values / (1 + values)).sum())

@@ -25,7 +25,7 @@ EXAMPLES = """\
 examples, to be copied:
   nearopt recover gym:FrozenLake-v1 --reward model --temperature fit --true-temperature 0.1 --discount 0.95
   nearopt recover gym:FrozenLake-v1 --reward model --temperature fit --true-temperature 0.1 --optimism fit \
---true-optimism 0.3 --discount 0.95 --kind profile --out out/lake
+--true-optimism 0.3 --discount 0.95 --prior uniform --out out/lake
   printf '#####\\n#S.G#\\n#...#\\n#####\\n' > maze.txt
   printf 'goal,wall\\n0,1\\n1,0\\n2,1\\n0.5,0\\n1,0\\n1.5,1\\n' > features.csv
   nearopt recover maze.txt --features features.csv --coef 1,-0.5 --discount 0.9

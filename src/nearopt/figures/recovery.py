@@ -98,7 +98,7 @@ def draw_recovery(found: Recovered, k: int, *, ax: Axes) -> None:
     beyond = 10 * (high - low)  # endless intervals leave the picture
     lower, upper = (np.clip(bound[order, k], low - beyond, high + beyond) for bound in (found.lower, found.upper))
     place, width = np.arange(len(order)), float(np.clip(150 / max(len(order), 1), 0.5, 3.0))
-    for which, colour, strength in ((held, HELD, 0.5), (~held, MISSED, 1.0)):
+    for which, colour, strength in ((held, HELD, 0.5), (~held, MISSED, 0.75)):
         known = which & ~np.isnan(lower)
         ax.vlines(place[known], lower[known], upper[known], color=colour, lw=width, alpha=strength, zorder=2)
         ax.plot(place[which], estimate[which], "o", color=colour, ms=1.2 + width, mew=0, zorder=3)
@@ -131,7 +131,7 @@ def window(found: Recovered, k: int) -> tuple[float, float]:
 
 def words(found: Recovered, k: int) -> tuple[str, str]:
     """Truth and mean; coverage and how sure it is."""
-    truth, mean = (x if abs(x) > ZERO else 0.0 for x in (float(found.truth[k]), float(found.mean[k])))
+    truth, mean = (0.0 if abs(x) <= ZERO else x for x in (float(found.truth[k]), float(found.mean[k])))
     numbers = f"truth {truth:.3g}, mean {mean:.3g}".replace("-", "−")
     if np.isnan(found.coverage[k]):
         return numbers, "no intervals"
