@@ -64,7 +64,8 @@ class BehaviourModel(BaseEstimator):
     reward, of which nothing is fitted; "network" or an equinox module, of features; or a differentiable function
     f(coef, features) → (S,), (S, A) or (S, A, S) with coef (F,).
     time_varying: coefficients per step. horizon: None (infinite), a number of decisions, or "episode", each
-    trajectory's own length. discount: γ; None is the model's own. temperature (τ, in units of reward), optimism (κ),
+    trajectory's own length, which the agent then knows: for recordings whose length was set beforehand, not for
+    episodes that end when something is reached. discount: γ; None is the model's own. temperature (τ, in units of reward), optimism (κ),
     discount: a number, or "fit". prior: None (flat, p := 1), "uniform" (1/|A(s)|), an array (S, A), or "fit": one
     propensity per action. l2, smoothness: see below. likelihood: "actions", given the recorded states, or
     "trajectories", the older MaxEnt likelihood of whole trajectories under the tilted world (Ziebart et al. 2008 with

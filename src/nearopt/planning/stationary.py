@@ -16,6 +16,7 @@ from jax import lax
 from jax.scipy.sparse.linalg import bicgstab
 from jaxtyping import Array, Float
 
+from nearopt.backup import is_one, is_zero
 from nearopt.planning.iteration import look
 from nearopt.planning.linear import product
 from nearopt.problem import Problem
@@ -56,13 +57,17 @@ def stationary(problem: Problem, guess: Float[Array, " n"], solved: bool = False
     first = (guess, jnp.asarray(jnp.inf), guess, jnp.asarray(0), jnp.asarray(0))
     _, best, chosen, _, _ = lax.while_loop(go_on, step, first)
     size = jnp.abs(chosen).max()
-    return jnp.where((best <= FOUND * jnp.maximum(1.0, size)) & (size < HUGE), chosen, jnp.nan)
+    found = (best <= FOUND * jnp.maximum(1.0, size)) & (size < HUGE)
+    if not is_zero(problem.optimism) or is_one(problem.blocks.discount):  # V = BV may have roots that no sweep tends to
+        steps = solve(problem, look(problem, chosen).weights, jnp.ones(problem.blocks.size), 1e-6)
+        found &= (steps > 0.5).all()  # (I − P)⁻¹ 1 is a number of steps only where P dies out
+    return jnp.where(found, chosen, jnp.nan)
 
 
 @stationary.def_jvp
 def stationary_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (problem, guess, solved), (change, *_) = primals, tangents
-    value = stationary(problem, guess, solved)
+    (problem, *rest), (change, *_) = primals, tangents
+    value = stationary(problem, *rest)
     backup = lambda p: p.step(value, (None, None)).value
     push = eqx.filter_jvp(backup, (problem,), (change,))[1]
     weights = look(problem, value).weights
