@@ -115,10 +115,11 @@ def pose(
     optimism: Scalar = 1.0,
     log_prior: Any = None,
     final_value: Any = None,
+    timed: bool | None = None,
 ) -> Problem:
-    """`make_problem` of a model that is already laid out."""
+    """`make_problem` of a model that is already laid out; timed: whether the reward has a leading axis of time."""
     shape = blocks.slot.shape
-    rewards, timed_reward = reward_blocks(blocks, horizon, reward)
+    rewards, timed_reward = reward_blocks(blocks, horizon, reward, timed)
     timed_prior = horizon is not None and log_prior is not None and jnp.ndim(log_prior) == 3
     if log_prior is not None and jnp.shape(log_prior) != ((horizon, *shape) if timed_prior else shape):
         raise PriorShapeError(
@@ -140,15 +141,17 @@ def pose(
     )
 
 
-def reward_blocks(layout: Blocks, horizon: int | None, reward: Any) -> tuple[tuple[Array, ...], bool]:
-    """The reward per block and whether it varies over time."""
+def reward_blocks(
+    layout: Blocks, horizon: int | None, reward: Any, known: bool | None = None
+) -> tuple[tuple[Array, ...], bool]:
+    """The reward per block and whether it varies over time, which its shape tells where it is not known."""
     blocks = layout.blocks
     if reward is None:
         return tuple(b.reward for b in blocks), False
     reward = jnp.asarray(reward, float)
     states, actions = layout.slot.shape
     branch, timed = (states, actions, states), (horizon, states, actions)
-    if reward.shape == branch == timed:
+    if known is None and reward.shape == branch == timed:
         raise AmbiguousRewardError(
             f"reward of shape {branch} may be (S, A, S) or (T, S, A)", "add the missing axis: (T, S, A, S)"
         )
@@ -157,6 +160,9 @@ def reward_blocks(layout: Blocks, horizon: int | None, reward: Any) -> tuple[tup
     per_choice = lambda r: tuple(x[None] for x in layout.from_actions(r))
     per_branch = lambda r: tuple(r[b.state, b.action, public[b.next_state]] for b in blocks)
     public = jnp.zeros(layout.size, int).at[layout.rank].set(jnp.arange(states))
+    if known is not None:
+        read = per_branch if reward.ndim == 3 + known else per_choice
+        return (jax.vmap(read) if known else read)(reward), known
     readers = {
         (states, actions): (per_choice, False),
         timed: (jax.vmap(per_choice), True),

@@ -27,11 +27,15 @@ class Baseline(BaseEstimator):
         """(n,) that of every trajectory, nats, and the number of decisions."""
         check_is_fitted(self)
         row, t, state, action = recorded(trajectories)
-        policy = self.policy_
+        policy, offset = self.over_time(trajectories)
         with np.errstate(divide="ignore"):
-            step = (np.minimum(t, len(policy) - 1),) if policy.ndim == 3 else ()
+            step = (np.minimum(offset[row] + t, len(policy) - 1),) if policy.ndim == 3 else ()
             logs = np.log(policy[(*step, state, action)])
         return np.bincount(row, logs, len(trajectories)), len(row)
+
+    def over_time(self, trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
+        """The policy, and at which of its steps each trajectory (n,) begins; its last step stands for all later."""
+        return self.policy_, np.zeros(len(trajectories), int)
 
     def score(self, trajectories: Trajectories, y: Any = None) -> float:
         """Mean log-likelihood per decision, nats."""
@@ -54,7 +58,7 @@ class Uniform(Baseline):
 
 class EmpiricalMarkov(Baseline):
     """How often each action was taken in each state, with `smoothing` added to every count; with time_varying also at
-    each time. It explains the most, and says nothing about why.
+    each time; times after the last recorded one are taken for that. It explains the most, and says nothing about why.
     """
 
     def __init__(self, mdp: MDP, smoothing: float = 0.1, time_varying: bool = False):
@@ -88,17 +92,31 @@ class HardWithLapses(Baseline):
         self.model = model
 
     def fit(self, trajectories: Trajectories, y: Any = None) -> "HardWithLapses":
-        hard = self.model.hard_policy()
-        uniform = Uniform(self.model.mdp).fit(trajectories).policy_
-        _, t, state, action = recorded(trajectories)
-        step = (np.minimum(t, len(hard) - 1),) if hard.ndim == 3 else ()
-        best, other = hard[(*step, state, action)], uniform[state, action]
+        self.uniform_ = Uniform(self.model.mdp).fit(trajectories).policy_
+        hard, offset = self.hard(trajectories)
+        row, t, state, action = recorded(trajectories)
+        step = (np.minimum(offset[row] + t, len(hard) - 1),) if hard.ndim == 3 else ()
+        best, other = hard[(*step, state, action)], self.uniform_[state, action]
         with np.errstate(divide="ignore"):
             logs = np.log((1 - LAPSES) * best[:, None] + LAPSES * other[:, None]).sum(axis=0)
         self.lapse_ = float(LAPSES[np.argmax(logs)])
-        self.policy_ = (1 - self.lapse_) * hard + self.lapse_ * uniform
+        self.policy_ = (1 - self.lapse_) * hard + self.lapse_ * self.uniform_
         self.num_parameters_ = self.model.num_parameters_ + 1
         return self
+
+    def hard(self, trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
+        """The best actions, and at which step each trajectory begins, as the model itself counts its steps."""
+        none = np.zeros(len(trajectories), int)
+        family = self.model.fit_.family
+        if self.model.horizon_ != "episode" or family.reward.time_varying:
+            return self.model.policy_of(hard=True), none
+        length = np.maximum(trajectories.length, 1)
+        longest = int(length.max(initial=1))
+        return self.model.policy_of(longest, hard=True), longest - length
+
+    def over_time(self, trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
+        hard, offset = self.hard(trajectories)
+        return (1 - self.lapse_) * hard + self.lapse_ * self.uniform_, offset
 
 
 def recorded(trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

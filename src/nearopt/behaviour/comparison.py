@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, KFold
 
-from nearopt.behaviour.baselines import EmpiricalMarkov, HardWithLapses, Uniform
+from nearopt.behaviour.baselines import EmpiricalMarkov, HardWithLapses, Uniform, recorded
 from nearopt.behaviour.estimator import BehaviourModel
 from nearopt.mdp.errors import GroupError
 from nearopt.records.trajectories import Trajectories
@@ -47,12 +47,14 @@ def compare(models: Mapping[str, Any], train: Trajectories, held_out: Trajectori
     if not len(held_out):
         raise GroupError("there are no held-out trajectories", "hold some back")
     rows, first = [], None
+    lengths = np.bincount(recorded(held_out)[0], minlength=len(held_out))
     for name, model in models.items():
         fitted = model if hasattr(model, "policy_") else model.fit(train)
         inside, decisions = fitted.log_likelihoods(train)
         outside, total = fitted.log_likelihoods(held_out)
         first = outside if first is None else first
         gap = first - outside
+        even = gap - gap.sum() / total * lengths  # what a trajectory gains beyond its share of decisions
         deviance = -2 * float(inside.sum())
         rows.append(
             Row(
@@ -61,7 +63,7 @@ def compare(models: Mapping[str, Any], train: Trajectories, held_out: Trajectori
                 float(inside.sum()) / decisions,
                 float(outside.sum()) / total,
                 float(gap.sum()) / total,
-                spread(gap) / total,
+                spread(even) / total,
                 deviance + 2 * fitted.num_parameters_,
                 deviance + float(np.log(decisions)) * fitted.num_parameters_,
             )

@@ -54,15 +54,17 @@ def steps(trajectories: "Trajectories", horizon: Horizon) -> int | None:
     return int(trajectories.length.max(initial=1)) if isinstance(horizon, str) else horizon
 
 
-def collect(mdp: MDP, trajectories: "Trajectories", horizon: Horizon, timed: bool) -> Decisions:
-    """The decisions of some trajectories; timed: the reward varies over time.
+def collect(
+    mdp: MDP, trajectories: "Trajectories", horizon: Horizon, timed: bool, span: int | None = None
+) -> Decisions:
+    """The decisions of some trajectories; timed: the reward varies over time, of which `span` steps are known.
 
     Raises `TrajectoryLengthError` where a trajectory is longer than the horizon.
     """
     state, action = trajectories.state[:, :-1], trajectories.action
     row, t = np.nonzero((action >= 0) & (state >= 0))
     choice = np.asarray(mdp.blocks.slot)[state[row, t], action[row, t]].astype(np.int64)
-    step, lengths, span = place_in_time(trajectories, horizon, timed, row, t)
+    step, lengths, span = place_in_time(trajectories, horizon, timed, row, t, span)
     choices = num_choices(mdp.blocks) + 1
     key, which = np.unique(step * choices + choice, return_inverse=True)
     least = (
@@ -81,19 +83,26 @@ def collect(mdp: MDP, trajectories: "Trajectories", horizon: Horizon, timed: boo
 
 
 def place_in_time(
-    trajectories: "Trajectories", horizon: Horizon, timed: bool, row: np.ndarray, t: np.ndarray
+    trajectories: "Trajectories",
+    horizon: Horizon,
+    timed: bool,
+    row: np.ndarray,
+    t: np.ndarray,
+    span: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """The step of decision t of some trajectories, groups one after the other; the length of each group; the steps."""
     length = np.maximum(trajectories.length, 1)
     longest = int(length.max(initial=1))
-    if isinstance(horizon, int) and longest > horizon:
-        i = int(np.argmax(length))
-        mend = 'set a longer horizon, or horizon="episode"'
-        raise TrajectoryLengthError(f"trajectory {i} has {longest} decisions, the horizon is {horizon}", mend)
-    span = steps(trajectories, horizon) or 1
     if horizon is None:
         return np.zeros_like(t), np.array([1]), 1
-    if isinstance(horizon, int):
+    known = span if isinstance(horizon, str) else horizon
+    if known is not None and longest > known:
+        i = int(np.argmax(length))
+        what = "the fitted rewards end after" if isinstance(horizon, str) else "the horizon is"
+        mend = "fit trajectories as long" if isinstance(horizon, str) else 'set a longer horizon, or horizon="episode"'
+        raise TrajectoryLengthError(f"trajectory {i} has {longest} decisions, {what} {known}", mend)
+    span = known or longest
+    if not isinstance(horizon, str):
         return t, np.array([span]), span
     if not timed:
         return t + longest - length[row], np.array([span]), span  # what matters is how many decisions are left

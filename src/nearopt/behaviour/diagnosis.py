@@ -8,6 +8,11 @@ from nearopt.behaviour.family import explain
 from nearopt.behaviour.uncertainty import Fit, fisher_root
 from nearopt.mdp.model import MDP
 
+
+class FitWarning(UserWarning):
+    """A fit that stopped short, or whose answer needs a word."""
+
+
 RUNNING = 1e-3  # a Newton step, relative to where a coefficient stands, that a maximum does not have
 MOVED = 0.1  # change of a log-probability by such a step
 NOTHING = 1e-8
@@ -20,7 +25,7 @@ def no_maximum(mdp: MDP, fit: Fit, step: np.ndarray | None) -> str:
     There the gradient vanishes like exp(−c), and so does the curvature: Newton's step stays as long as ever, which at
     a maximum it does not (Albert & Anderson 1984 on separation). step: that of θ where it is known.
     """
-    if float(fit.penalties.l2) > 0 or not fit.free.any():
+    if float(fit.penalties.l2) > 0 or not fit.free.any() or (step is None and fit.decisions.passages is not None):
         return ""
     if step is not None:
         running = np.abs(step) > RUNNING * (1 + np.abs(fit.theta))
@@ -34,7 +39,8 @@ def no_maximum(mdp: MDP, fit: Fit, step: np.ndarray | None) -> str:
     mend = "set l2" if running[:size].any() else f"fix the {dials[0]}"
     never = never_taken(mdp, fit) if running[:size].any() else ""
     because = f", because some actions were never taken where they could have been: {never}" if never else ""
-    return f"the likelihood has no maximum, it still rises as {who} run off to infinity{because}; {mend}"
+    verb = "runs" if who.startswith("the ") and who in (f"the {name}" for name in dials) else "run"
+    return f"the likelihood has no maximum, it still rises as {who} {verb} off{because}; {mend}"
 
 
 def moves(fit: Fit) -> bool:

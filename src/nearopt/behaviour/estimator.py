@@ -11,6 +11,7 @@
 """
 
 import warnings
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +23,25 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from nearopt.behaviour.decisions import Decisions, collect, steps
-from nearopt.behaviour.diagnosis import no_maximum, nothing_learned
-from nearopt.behaviour.family import Family, explain, explain_world, tables
+from nearopt.behaviour.diagnosis import FitWarning, no_maximum, nothing_learned
+from nearopt.behaviour.family import Family, tables
 from nearopt.behaviour.identifiability import Identifiability, after, before, blind_to_luck
 from nearopt.behaviour.intervals import by_bootstrap, by_covariance, by_profile, readable
-from nearopt.behaviour.likelihood import policies, with_discount
 from nearopt.behaviour.maxent import collect_passages
 from nearopt.behaviour.optimise import Optimum, Penalties, data_of, optimise
 from nearopt.behaviour.rewards import build_reward
-from nearopt.behaviour.simulate import walk
-from nearopt.behaviour.uncertainty import Fit, effective_parameters, standard_errors
+from nearopt.behaviour.simulate import expected_reward, in_their_stead, policy_of
+from nearopt.behaviour.uncertainty import Fit, effective_parameters, log_likelihoods, standard_errors
 from nearopt.checks import check_dials, check_discount, check_model, check_prior, check_span, number
-from nearopt.mdp.errors import GroupError, KindError, NoDecisionsError, PenaltyError, TrajectoryShapeError
-from nearopt.problem import pose
+from nearopt.mdp.errors import (
+    GroupError,
+    KindError,
+    NoDecisionsError,
+    PenaltyError,
+    TemperatureError,
+    TrajectoryShapeError,
+)
+from nearopt.records.trajectories import Trajectories
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,10 +53,6 @@ if TYPE_CHECKING:
     from nearopt.records.trajectories import Trajectories
 
 LIKELIHOODS = ("actions", "trajectories")
-
-
-class FitWarning(UserWarning):
-    """A fit that stopped short, or whose answer needs a word."""
 
 
 class IdentifiabilityWarning(UserWarning):
@@ -65,11 +68,11 @@ class BehaviourModel(BaseEstimator):
     f(coef, features) → (S,), (S, A) or (S, A, S) with coef (F,).
     time_varying: coefficients per step. horizon: None (infinite), a number of decisions, or "episode", each
     trajectory's own length, which the agent then knows: for recordings whose length was set beforehand, not for
-    episodes that end when something is reached. discount: γ; None is the model's own. temperature (τ, in units of reward), optimism (κ),
-    discount: a number, or "fit". prior: None (flat, p := 1), "uniform" (1/|A(s)|), an array (S, A), or "fit": one
-    propensity per action. l2, smoothness: see below. likelihood: "actions", given the recorded states, or
-    "trajectories", the older MaxEnt likelihood of whole trajectories under the tilted world (Ziebart et al. 2008 with
-    optimism=1), which in a random world is biased.
+    episodes that end when something is reached. discount: γ; None is the model's own. temperature (τ, in units of
+    reward), optimism (κ), discount: a number, or "fit". prior: None (flat, p := 1), "uniform" (1/|A(s)|), an array
+    (S, A), or "fit": one propensity per action, which sum to 1 over all actions. l2, smoothness: see below.
+    likelihood: "actions", given the recorded states, or "trajectories", the older MaxEnt likelihood of whole
+    trajectories under the tilted world (Ziebart et al. 2008 with optimism=1), which in a random world is biased.
 
     `fit` maximises mean log-likelihood per decision − l2 ‖c‖² − smoothness Σ ‖c_{t+1} − c_t‖². Without time, and with
     reward="state", smoothness shrinks the differences of neighbouring states instead.
@@ -78,6 +81,10 @@ class BehaviourModel(BaseEstimator):
     temperature="fit" and a reward that comes in every scale, c has length 1 and the penalties act on c/τ. Flat and
     uniform prior differ by τ log |A(s)| per decision, so by a reward, except where every state has as many actions
     and γ = 1 with a fixed horizon.
+
+    Fitted: coef_, in the shape that the reward has; reward_ (S, A) or (T, S, A), expected over next states; policy_,
+    temperature_, optimism_, discount_, log_likelihood_ (sum, nats), converged_, message_ (why not); when first asked
+    for stderr_, identifiable_, identifiability_, num_parameters_.
 
     Sources: Rust (1987), Ziebart (2010) for κ = 0; design §1 for the rest.
     """
@@ -114,30 +121,39 @@ class BehaviourModel(BaseEstimator):
     # ------------------------------------------------------------ fitting
     def fit(self, trajectories: "Trajectories", y: Any = None) -> "BehaviourModel":
         """The parameters under which the recorded actions are likeliest. `y` is there for scikit-learn, and ignored."""
-        check_trajectories(trajectories)
-        horizon = check_span(self.horizon)
-        check_model(self.mdp)
-        trajectories.check(self.mdp)
+        self.check(trajectories)
         with jax.enable_x64(True):
-            family = self.family(steps(trajectories, horizon))
+            family = self.family(steps(trajectories, check_span(self.horizon)))
             decisions = self.collect(trajectories, family)
             penalties = self.penalties()
+            if float(penalties.smoothness) and not len(family.reward.pairs):
+                sentence = "smoothness has nothing to act on: it is for rewards over time, and for reward='state'"
+                warnings.warn(sentence, FitWarning, stacklevel=2)
             for sentence in before(self.mdp, family, float(penalties.l2) > 0):
                 warnings.warn(sentence, IdentifiabilityWarning, stacklevel=2)
             free = np.array([name != "optimism" or not blind_to_luck(self.mdp, family) for name in family.dials], bool)
             free = np.append(np.ones(family.reward.size, bool), free)
             optimum = optimise(family, data_of(decisions), penalties, family.start, free)
-            self.subject_ = trajectories.subject
+            self.subject_, self.horizon_ = trajectories.subject, check_span(self.horizon)
             self.remember(Fit(family, optimum.theta, decisions, penalties, free, optimum.value_function), optimum)
         if self.message_:
             warnings.warn(self.message_, FitWarning, stacklevel=2)
         return self
+
+    def check(self, trajectories: "Trajectories") -> None:
+        """Raises what is wrong with the model or the trajectories, or with one beside the other."""
+        check_trajectories(trajectories)
+        check_span(self.horizon)
+        check_model(self.mdp)
+        trajectories.check(self.mdp)
 
     def family(self, span: int | None) -> Family:
         """What is fitted, and what is fixed."""
         temperature, optimism = check_dials(
             *(1.0 if fitted(x) else x for x in (self.temperature, self.optimism if self.temperature != 0 else 0.0))
         )
+        if temperature == 0:
+            raise TemperatureError("the temperature is 0: then behaviour has no likelihood", "fit one above 0")
         fixed = lambda setting, value: None if fitted(setting) else value if value == 0 else jnp.asarray(value)
         discount = self.mdp.discount if self.discount is None else self.discount
         prior = None if fitted(self.prior) else check_prior(self.mdp, None, self.prior)
@@ -157,13 +173,14 @@ class BehaviourModel(BaseEstimator):
         if self.likelihood not in LIKELIHOODS:
             kinds = " or ".join(map(repr, LIKELIHOODS))
             raise KindError(f"there is no likelihood {self.likelihood!r}", f"give {kinds}")
-        whole = self.likelihood == "trajectories"
-        decisions = collect(self.mdp, trajectories, self.horizon, whole or family.reward.time_varying)
+        whole, horizon = self.likelihood == "trajectories", check_span(self.horizon)
+        span = family.steps if family.reward.time_varying else None
+        decisions = collect(self.mdp, trajectories, horizon, whole or family.reward.time_varying, span)
         if not decisions.total:
             raise NoDecisionsError("the trajectories hold no decision", "give states with their actions")
         if not whole:
             return decisions
-        passages = collect_passages(self.mdp, trajectories, self.horizon)
+        passages = collect_passages(self.mdp, trajectories, horizon, span)
         return eqx.tree_at(lambda d: d.passages, decisions, passages, is_leaf=lambda x: x is None)
 
     def penalties(self) -> Penalties:
@@ -188,14 +205,14 @@ class BehaviourModel(BaseEstimator):
         self.temperature_ = self.dials_.get("temperature", float(at.temperature))
         self.optimism_ = float(at.optimism)
         self.discount_ = float(self.mdp.discount if at.discount is None else at.discount)
-        scale = self.temperature_ if family.scale_free else 1.0
-        self.reward_ = self.mdp.reward if reward is None else scale * np.asarray(reward)
+        scale = self.temperature_ if family.scale_free and np.isfinite(self.temperature_) else 1.0
+        self.reward_ = expected_reward(self.mdp, None if reward is None else scale * np.asarray(reward))
         self.policy_ = np.asarray(policy)
         coef = theta[: family.reward.size]
         self.log_likelihood_ = decisions.total * (float(family.reward.penalty(coef, *fit.penalties)) - optimum.value)
         self.num_decisions_ = decisions.total
         endless = no_maximum(self.mdp, fit, optimum.step)
-        self.message_ = optimum.cause or endless or nothing_learned(fit)
+        self.message_ = optimum.cause or nothing_learned(fit) or endless
         self.converged_ = optimum.converged and not endless
         self.n_iter_ = optimum.iterations
 
@@ -270,14 +287,13 @@ class BehaviourModel(BaseEstimator):
 
         return test_optimism(self, trajectories, level)
 
-    def hard_policy(self) -> np.ndarray:
-        """The best actions for the fitted reward, hard control (τ = 0, κ = 0), ties shared: shape of `policy_`."""
+    def policy_of(self, span: int | None = None, hard: bool = False) -> np.ndarray:
+        """(S, A), or (T, S, A) of a horizon of `span` decisions; hard: the best actions for the fitted reward, with
+        τ = 0, κ = 0 and the flat prior, ties shared. span: the fitted horizon where it is None.
+        """
         check_is_fitted(self)
-        family = self.fit_.family
         with jax.enable_x64(True):
-            at = family.read(jnp.asarray(self.fit_.theta))
-            problem = pose(family.blocks, family.steps, family.reward(at.coef), 0.0, 0.0)
-            return np.asarray(policies(with_discount(problem, at.discount), family.steps))
+            return policy_of(self.fit_, span, hard)
 
     def sample(
         self,
@@ -336,13 +352,19 @@ class BehaviourModel(BaseEstimator):
         It acts as if the world were p_κ; the world moves by p. Trajectories without a first state are left out.
         """
         check_is_fitted(self)
-        check_trajectories(trajectories)
-        trajectories = trajectories[trajectories.state[:, 0] >= 0]
-        length = np.maximum(trajectories.length, 1)
-        span = len(self.policy_) if self.policy_.ndim == 3 else 0
-        late = self.horizon == "episode" and not self.fit_.family.reward.time_varying
-        offset = span - length if late else np.zeros_like(length)
-        return walk(self.mdp, self.policy_, offset, trajectories.state[:, 0], length, np.random.default_rng(seed))
+        self.check(trajectories)
+        own = self.horizon_ == "episode"  # an agent that knows when it will end
+        return in_their_stead(self.mdp, self.policy_of if own else lambda _: self.policy_, own, trajectories, seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """NumPy instead of JAX: float64 arrays of JAX do not survive pickling under a 32-bit default."""
+        state: dict[str, Any] = dict(self.__dict__)
+        if "fit_" in state:
+            plain = lambda tree: jax.tree.map(lambda x: np.asarray(x) if isinstance(x, jax.Array) else x, tree)
+            fit = state["fit_"]
+            parts = dict(family=plain(fit.family), penalties=plain(fit.penalties), value=plain(fit.value))
+            state["fit_"] = replace(fit, **parts)
+        return state
 
     # ------------------------------------------------------------ judging
     def score(self, trajectories: "Trajectories", y: Any = None) -> float:
@@ -353,25 +375,13 @@ class BehaviourModel(BaseEstimator):
     def log_likelihoods(self, trajectories: "Trajectories") -> tuple[np.ndarray, int]:
         """(n,) that of every trajectory, nats, and the number of decisions."""
         check_is_fitted(self)
-        check_trajectories(trajectories)
-        trajectories.check(self.mdp)
+        self.check(trajectories)
         with jax.enable_x64(True):
             family = self.fit_.family
-            span = steps(trajectories, self.horizon)
-            if span != family.steps and not family.reward.time_varying:
-                family = self.family(span)
+            if not family.reward.time_varying:
+                family = replace(family, steps=steps(trajectories, self.horizon_))
             decisions = self.collect(trajectories, family)
             return log_likelihoods(family, self.fit_, decisions), decisions.total
-
-
-def log_likelihoods(family: Family, fit: Fit, decisions: Decisions) -> np.ndarray:
-    """(n,) of every trajectory under the agent of a fit, nats."""
-    theta = jnp.asarray(fit.theta)
-    out = decisions.each(explain(family, theta, decisions.cell, decisions.length, fit.value))
-    if decisions.passages is None:
-        return out
-    world = explain_world(family, theta, decisions.passages.branch, decisions.length)
-    return out + decisions.passages.each(*world)
 
 
 def fitted(setting: Any) -> bool:
@@ -379,8 +389,6 @@ def fitted(setting: Any) -> bool:
 
 
 def check_trajectories(trajectories: Any) -> None:
-    from nearopt.records.trajectories import Trajectories
-
     if not isinstance(trajectories, Trajectories):
         kind = type(trajectories).__name__
         raise TrajectoryShapeError(

@@ -87,7 +87,16 @@ class Family(eqx.Module):
     def problem(self, theta: Float[Array, " Q"]) -> Problem:
         """What the agent at θ solves."""
         at = self.read(theta)
-        problem = pose(self.blocks, self.steps, self.reward(at.coef), at.temperature, at.optimism, at.log_prior)
+        return self.pose(at, at.temperature, at.optimism, at.log_prior)
+
+    def pose(self, at: Parameters, temperature: Scalar, optimism: Scalar, log_prior: Any) -> Problem:
+        """The problem of this reward and discount with these dials."""
+        timed = self.reward.time_varying
+        reward = self.reward(at.coef)
+        reward = (
+            reward[: self.steps] if timed and reward is not None else reward
+        )  # of a shorter horizon, the first steps
+        problem = pose(self.blocks, self.steps, reward, temperature, optimism, log_prior, timed=timed)
         return with_discount(problem, at.discount)
 
     def public(self, theta: Float[Array, " Q"]) -> Float[Array, " R"]:
@@ -96,7 +105,7 @@ class Family(eqx.Module):
         coef, parts = at.coef, []
         if self.scale_free:
             length = jnp.sqrt(coef @ coef)
-            coef, parts = coef / length, [1 / length]
+            coef, parts = coef / jnp.where(length > 0, length, 1.0), [1 / length]
         elif self.temperature is None:
             parts = [at.temperature]
         parts += [at.optimism] if self.optimism is None else []

@@ -5,6 +5,7 @@ profile     {θ_i : 2 (ℓ(θ̂) − max ℓ(θ with θ_i)) ≤ χ²_1(level)}: 
 bootstrap   percentiles of refits to resampled episodes or subjects: right where these differ from each other
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 import scipy.optimize
 import scipy.stats
 
+from nearopt.behaviour.diagnosis import FitWarning
 from nearopt.behaviour.optimise import data_of, optimise
 from nearopt.behaviour.uncertainty import Fit, covariance_of, standard_errors
 from nearopt.checks import number
@@ -131,11 +133,14 @@ def bootstrap(fit: Fit, group: np.ndarray, draws: int, seed: int) -> np.ndarray:
     count = int(members.max()) + 1
     if count < 2:
         raise GroupError("there is one group of trajectories to resample", "resample episodes, or record more")
-    rng, out = np.random.default_rng(seed), []
+    rng, out, failed = np.random.default_rng(seed), [], 0
     for _ in range(draws):
         weight = np.bincount(rng.integers(count, size=count), minlength=count)[members].astype(float)
         found = optimise(fit.family, data_of(fit.decisions, weight), fit.penalties, fit.theta, fit.free)
+        failed += not found.converged
         out.append(np.asarray(fit.family.public(jnp.asarray(found.theta))))
+    if failed:
+        warnings.warn(f"{failed} of {draws} refits of the bootstrap stopped short", FitWarning, stacklevel=4)
     return np.stack(out)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 from sklearn.base import clone
@@ -15,6 +16,7 @@ from nearopt.behaviour.identifiability import blind_to_luck
 from nearopt.behaviour.intervals import by_profile
 from nearopt.behaviour.optimise import Optimum, data_of, optimise
 from nearopt.behaviour.uncertainty import Fit, fisher_root
+from nearopt.checks import check_span
 from nearopt.mdp.errors import NoSolutionError
 from nearopt.records.trajectories import Trajectories
 
@@ -24,6 +26,8 @@ SILENT = 1e-7  # information about κ per decision below which there is none
 @dataclass(frozen=True)
 class OptimismTest:
     """κ̂, its profile interval; for κ = 0 and κ = 1 twice the log-likelihood lost, and its p-value (χ², 1 degree).
+
+    With l2 or smoothness what is lost is the penalised log-likelihood.
 
     identified: whether behaviour depends on κ here at all; where it does not, the numbers are NaN. converged: False
     where the likelihood is largest at the edge of the agents that have a finite value.
@@ -54,9 +58,10 @@ def test_optimism(model: BehaviourModel, trajectories: Trajectories, level: floa
 
     Where an agent of κ = 1 has no finite value (an infinite horizon that is too hopeful), its entries are NaN.
     """
+    model.check(trajectories)
     fixed: dict[float, Optimum] = {}
     with jax.enable_x64(True):
-        span = steps(trajectories, model.horizon)
+        span = steps(trajectories, check_span(model.horizon))
         fresh: Callable[[], Any] = lambda: clone(model)
         of = lambda kappa: fresh().set_params(optimism=kappa).family(span)
         family = of("fit")
@@ -80,7 +85,8 @@ def test_optimism(model: BehaviourModel, trajectories: Trajectories, level: floa
     lost = {k: 2 * decisions.total * (fixed[k].value - found.value) if k in fixed else np.nan for k in (0.0, 1.0)}
     lost = {k: np.nan if silent else max(x, 0.0) for k, x in lost.items()}
     p = {k: float(scipy.stats.chi2.sf(x, 1)) for k, x in lost.items()}
-    likelihood = -found.value * decisions.total
+    penalty = float(family.reward.penalty(jnp.asarray(found.theta)[: family.reward.size], *penalties))
+    likelihood = (penalty - found.value) * decisions.total
     return OptimismTest(
         np.nan if silent else kappa, (float(low), float(high)), level, likelihood, lost, p, not silent, found.converged
     )

@@ -60,7 +60,7 @@ class World(eqx.Module):
     count: np.ndarray  # (G, T, D)
 
 
-def collect_passages(mdp: MDP, trajectories: "Trajectories", horizon: Horizon) -> Passages:
+def collect_passages(mdp: MDP, trajectories: "Trajectories", horizon: Horizon, span: int | None = None) -> Passages:
     """Raises `HorizonError` for an infinite horizon and `TrajectoryShapeError` where steps are missing."""
     if horizon is None:
         raise HorizonError("whole trajectories have no infinite horizon", 'set horizon to T or to "episode"')
@@ -68,7 +68,7 @@ def collect_passages(mdp: MDP, trajectories: "Trajectories", horizon: Horizon) -
         raise TrajectoryShapeError(f"{gap}, so it is no whole trajectory", 'use likelihood="actions", which needs none')
     state, action = trajectories.state, trajectories.action
     row, t = np.nonzero((action >= 0) & (state[:, 1:] >= 0))
-    step, lengths, span = place_in_time(trajectories, horizon, True, row, t)
+    step, lengths, span = place_in_time(trajectories, horizon, True, row, t, span)
     group = np.unique(np.maximum(trajectories.length, 1), return_inverse=True)[1] if len(lengths) > 1 else 0
     rank = np.asarray(mdp.blocks.rank)
 

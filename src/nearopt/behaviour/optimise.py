@@ -27,6 +27,7 @@ STILL = 1e-6  # a gradient, in nats per decision, below which there is nothing l
 FINISHED = 1e-9  # what the optimisers are asked for
 MOST = 3000  # iterations
 WALL = 40  # steps in a row into agents without a finite value, after which the optimum is taken to be among them
+FLAT = 1e-13  # a gradient that is rounding
 POLISH = 4  # Newton steps at the end
 
 
@@ -152,7 +153,7 @@ def polish(value: Any, curvature: Any, part: np.ndarray) -> tuple[np.ndarray, np
     the objective are rounding.
     """
     slope, step = value(part)[1], np.zeros_like(part)
-    for left in reversed(range(POLISH)):
+    for left in reversed(range(POLISH)) if np.abs(slope).max() > FLAT else ():
         step = np.linalg.lstsq(curvature(part), slope, rcond=1e-12)[0]
         f, g = value(part - step)
         if not left or not np.isfinite(f) or not np.abs(g).max() < 0.5 * np.abs(slope).max():

@@ -129,6 +129,8 @@ def build_reward(mdp: MDP, kind: Any, features: Any, time_varying: bool, steps: 
     else:
         single, payload = table.shape[-1:], jnp.asarray(table)
         start = np.zeros(single)
+    if not isinstance(kind, str) or kind == "network":
+        check_shape(mdp, kind, payload, start)
     if time_varying and kind == "model":
         raise RewardKindError("the model's own reward does not vary over time", "set time_varying=False")
     pairs = neighbours(mdp) if kind == "state" and not time_varying else np.zeros((0, 2), int)
@@ -138,6 +140,23 @@ def build_reward(mdp: MDP, kind: Any, features: Any, time_varying: bool, steps: 
             raise RewardKindError("rewards that vary over time need a finite horizon", mend)
         pairs, start, single = in_time(steps, start.size), np.tile(start, steps), (steps, *single)
     return Reward(payload, jnp.asarray(pairs), start, kind, tuple(single), states, time_varying)
+
+
+def check_shape(mdp: MDP, kind: Any, payload: Any, start: np.ndarray) -> None:
+    """What a function or a module makes of its features has to be a reward. Raises `RewardKindError`."""
+    states, actions = mdp.num_states, mdp.num_actions
+    shapes = ((states,), (states, actions), (states, actions, states))
+    made = payload if isinstance(payload, Network) else lambda coef: jnp.asarray(kind(coef, payload), float)
+    try:
+        shape = jax.eval_shape(made, jnp.asarray(start)).shape
+    except (TypeError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise RewardKindError(
+            f"the reward cannot be computed ({why})", "give a function of coef (F,) and features"
+        ) from None
+    if shape not in shapes:
+        wanted = f"{shapes[0]}, {shapes[1]} or {shapes[2]}"
+        raise RewardKindError(f"the reward has shape {shape}", f"let it have one of {wanted}")
 
 
 def build_maps(mdp: MDP, features: Any, steps: int | None) -> Reward:

@@ -24,7 +24,7 @@ import scipy.sparse.linalg
 from jaxtyping import Array, Float
 
 from nearopt.behaviour.decisions import Decisions, visits
-from nearopt.behaviour.family import Family, explain
+from nearopt.behaviour.family import Family, explain, explain_world
 from nearopt.behaviour.optimise import Data, Penalties, data_of, hessian
 from nearopt.mdp.blocks import power_of_two
 from nearopt.mdp.errors import KindError, PenaltyError
@@ -50,6 +50,16 @@ class Fit:
     @property
     def data(self) -> Data:
         return data_of(self.decisions)
+
+
+def log_likelihoods(family: Family, fit: Fit, decisions: Decisions) -> np.ndarray:
+    """(n,) of every trajectory under the agent of a fit, nats."""
+    theta = jnp.asarray(fit.theta)
+    out = decisions.each(explain(family, theta, decisions.cell, decisions.length, fit.value))
+    if decisions.passages is None:
+        return out
+    world = explain_world(family, theta, decisions.passages.branch, decisions.length)
+    return out + decisions.passages.each(*world)
 
 
 def standard_errors(fit: Fit, kind: str, group: np.ndarray | None) -> np.ndarray:
@@ -104,6 +114,8 @@ def inverse(information: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, np.n
 
 def outer(fit: Fit, group: np.ndarray | None) -> np.ndarray:
     """Σ g gᵀ over units."""
+    if fit.decisions.passages is not None:
+        raise KindError("whole trajectories have no scores of decisions", "use the kind 'hessian', or the bootstrap")
     scores, data = jacobian(fit, fit.data), fit.decisions
     count = fit.data.count.reshape(-1)
     if group is None:
@@ -184,6 +196,11 @@ def diagonal_of_inverse(matrix: Any) -> np.ndarray:
 
 def fisher_root(fit: Fit) -> np.ndarray:
     """B (D, Q) with BᵀB = Σ n(s) Σ_a π(a|s) ∂log π ∂log πᵀ over the recorded states: what they can tell of θ."""
+    if fit.decisions.passages is not None:  # the world's factors tell too: the root of the likelihood's own curvature
+        total, guess = fit.decisions.total, jnp.zeros(fit.family.blocks.size)
+        second = total * np.asarray(hessian(jnp.asarray(fit.theta), fit.family, fit.data, fit.penalties, guess)[0])
+        values, vectors = scipy.linalg.eigh(second - curvature_of_penalty(fit).toarray())
+        return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
     seen = visits(fit.family.blocks, fit.decisions)
     data = Data(seen.cell, fit.decisions.length, seen.count)
     logs = explain(fit.family, jnp.asarray(fit.theta), seen.cell, fit.decisions.length, fit.value)

@@ -26,6 +26,7 @@ STEPS = 60  # of Newton's method; from a V ≤ BV on it needs about ten
 STALL = 2  # steps without progress after which rounding is all that is left
 FLOOR = 4 * float(np.finfo(float).eps)  # a residual, relative to the largest value, that is rounding
 FOUND = 1e-12  # residual, relative to the largest value, up to which that is a solution
+LOST = 1e-5  # error that rounding may leave in a value, relative to the largest
 HUGE = 1e11  # a value above this is taken for infinite: there a rise of any size is relatively small
 ITERATIONS = 20_000  # of the Krylov method in one solve, at most
 
@@ -60,7 +61,9 @@ def stationary(problem: Problem, guess: Float[Array, " n"], solved: bool = False
     found = (best <= FOUND * jnp.maximum(1.0, size)) & (size < HUGE)
     if not is_zero(problem.optimism) or is_one(problem.blocks.discount):  # V = BV may have roots that no sweep tends to
         steps = solve(problem, look(problem, chosen).weights, jnp.ones(problem.blocks.size), 1e-6)
-        found &= (steps > 0.5).all()  # (I − P)⁻¹ 1 is a number of steps only where P dies out
+        # (I − P)⁻¹ 1 is a number of steps only where P dies out, and it is what a residual may be multiplied by
+        lost = steps.max() * jnp.maximum(best, FLOOR * size)
+        found &= (steps > 0.5).all() & (lost <= LOST * jnp.maximum(1.0, size))
     return jnp.where(found, chosen, jnp.nan)
 
 
