@@ -60,6 +60,7 @@ def at(model, trajectories, theta):
         family = model.family(steps(trajectories, model.horizon))
         decisions = model.collect(trajectories, family)
         model.fit_ = Fit(family, theta, decisions, model.penalties(), np.ones(len(theta), bool))
+    model.horizon_ = model.horizon
     for name in ("stderr_", "identifiability_", "num_parameters_"):
         model.__dict__.pop(name, None)
     return model

@@ -73,8 +73,10 @@ def test_refusals():
 
 
 def test_the_rate_of_lapses_is_found():
-    hard = np.eye(A)[[0, 1, 1, 0]]
-    model = SimpleNamespace(mdp=MDP, hard_policy=lambda: hard, num_parameters_=3.0)
+    hard = best = np.eye(A)[[0, 1, 1, 0]]
+    model = SimpleNamespace(
+        mdp=MDP, policy_of=lambda hard: best, num_parameters_=3.0, horizon_=None, fit_=SimpleNamespace(family=None)
+    )
     for rate in (0.0, 0.1, 0.6):
         seen = simulate(MDP, (1 - rate) * hard + rate / A, np.zeros(400, int), np.full(400, 20), seed=1)
         fit = HardWithLapses(model).fit(seen)
@@ -91,7 +93,7 @@ def test_the_hard_policy_is_that_of_hard_control():
     for _ in range(T):
         q = FEATURES @ coef + 0.8 * AGENT.transition @ value
         value, best = q.max(1), [np.eye(A)[q.argmax(1)], *best]
-    np.testing.assert_array_equal(model.hard_policy(), best)
+    np.testing.assert_array_equal(model.policy_of(hard=True), best)
 
 
 # ---------------------------------------------------------------- comparing

@@ -381,7 +381,7 @@ class BehaviourModel(BaseEstimator):
             if not family.reward.time_varying:
                 family = replace(family, steps=steps(trajectories, self.horizon_))
             decisions = self.collect(trajectories, family)
-            return log_likelihoods(family, self.fit_, decisions), decisions.total
+            return log_likelihoods(family, self.fit_.theta, decisions, self.fit_.value), decisions.total
 
 
 def fitted(setting: Any) -> bool:

@@ -78,6 +78,7 @@ def test_optimism(model: BehaviourModel, trajectories: Trajectories, level: floa
         starts = [np.insert(o.theta, place, kappa) for kappa, o in fixed.items()]
         found = min((optimise(family, data, penalties, s) for s in starts), key=lambda o: o.value)
         fit = Fit(family, found.theta, decisions, penalties, np.ones(len(found.theta), bool), found.value_function)
+        penalty = float(family.reward.penalty(jnp.asarray(found.theta)[: family.reward.size], *penalties))
         root = fisher_root(fit)
         silent = blind_to_luck(model.mdp, family) or (root[:, place] ** 2).sum() <= SILENT * decisions.total
         kappa = float(found.theta[place])
@@ -85,7 +86,6 @@ def test_optimism(model: BehaviourModel, trajectories: Trajectories, level: floa
     lost = {k: 2 * decisions.total * (fixed[k].value - found.value) if k in fixed else np.nan for k in (0.0, 1.0)}
     lost = {k: np.nan if silent else max(x, 0.0) for k, x in lost.items()}
     p = {k: float(scipy.stats.chi2.sf(x, 1)) for k, x in lost.items()}
-    penalty = float(family.reward.penalty(jnp.asarray(found.theta)[: family.reward.size], *penalties))
     likelihood = (penalty - found.value) * decisions.total
     return OptimismTest(
         np.nan if silent else kappa, (float(low), float(high)), level, likelihood, lost, p, not silent, found.converged

@@ -52,13 +52,13 @@ class Fit:
         return data_of(self.decisions)
 
 
-def log_likelihoods(family: Family, fit: Fit, decisions: Decisions) -> np.ndarray:
-    """(n,) of every trajectory under the agent of a fit, nats."""
-    theta = jnp.asarray(fit.theta)
-    out = decisions.each(explain(family, theta, decisions.cell, decisions.length, fit.value))
+def log_likelihoods(family: Family, theta: np.ndarray, decisions: Decisions, value: Any = None) -> np.ndarray:
+    """(n,) of every trajectory under the agent at θ, nats; value: V where it is known."""
+    at = jnp.asarray(theta)
+    out = decisions.each(explain(family, at, decisions.cell, decisions.length, value))
     if decisions.passages is None:
         return out
-    world = explain_world(family, theta, decisions.passages.branch, decisions.length)
+    world = explain_world(family, at, decisions.passages.branch, decisions.length)
     return out + decisions.passages.each(*world)
 
 
