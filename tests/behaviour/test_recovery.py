@@ -124,7 +124,7 @@ def test_a_model_simulates_in_the_stead_of_what_was_recorded():
     )
     model = at(no.BehaviourModel(MDP, features=FEATURES, horizon="episode"), seen, np.zeros(F))
     policy = np.stack([np.tile(row, (S, 1)) for row in ([1.0, 0], [0, 1.0], [1.0, 0])])  # 0, then 1, then 0
-    model.policy_of = lambda span: policy[-span:]
+    model.policy_of = lambda span=None, hard=False: policy[-(span or 3) :]
     found = model.simulate(seen, seed=0)
     np.testing.assert_array_equal(found.state[:, 0], [2, 1, 3])  # one has no first state
     np.testing.assert_array_equal(found.length, [1, 3, 2])
