@@ -227,8 +227,10 @@ def discounted(value: Float[Array, " n"], discount: Scalar, scale: Scalar) -> Fl
     if is_zero(scale) or not isinstance(discount, Tracer):
         return mean
     # at γ = 1 ending has probability 0, which a mean leaves out; its derivative in γ, (1 − e^(−θV))/θ, is not 0
-    finite = jnp.where(value > -jnp.inf, value, 0.0)
-    y = -scale * finite
+    finite = lax.stop_gradient(
+        jnp.where(value > -jnp.inf, value, 0.0)
+    )  # its own slope may overflow where it is not used
+    y = -lax.stop_gradient(scale) * finite
     slope = finite * jnp.where(jnp.abs(y) < SERIES, polynomial(y, PHI), jnp.expm1(y) / jnp.where(y == 0, 1.0, y))
     return mean + (gamma - lax.stop_gradient(gamma)) * jnp.where(gamma == 1, jnp.clip(slope, -FAR, FAR), 0.0)
 
