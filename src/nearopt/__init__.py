@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nearopt import functional as functional
+    from nearopt.agents.discrete_sac import DiscreteSAC as DiscreteSAC
+    from nearopt.agents.files import load_agent as load_agent
+    from nearopt.agents.sac import SAC as SAC
+    from nearopt.agents.session import resume as resume
+    from nearopt.agents.soft_dqn import SoftDQN as SoftDQN
     from nearopt.behaviour.estimator import BehaviourModel as BehaviourModel
     from nearopt.behaviour.recovery import Recovery as Recovery
     from nearopt.behaviour.recovery import recover as recover
@@ -28,11 +33,14 @@ __version__ = "0.1.0"
 
 PUBLIC = {
     "BehaviourModel": "nearopt.behaviour.estimator",
+    "DiscreteSAC": "nearopt.agents.discrete_sac",
     "Evaluation": "nearopt.planning.evaluation",
     "Ledger": "nearopt.inference.ledger",
     "MDP": "nearopt.mdp.model",
     "NearoptError": "nearopt.mdp.errors",
     "Posterior": "nearopt.inference.posterior",
+    "SAC": "nearopt.agents.sac",
+    "SoftDQN": "nearopt.agents.soft_dqn",
     "Solution": "nearopt.planning.solve",
     "Trajectories": "nearopt.records.trajectories",
     "evaluate": "nearopt.planning.evaluation",
@@ -41,6 +49,8 @@ PUBLIC = {
     "infer": "nearopt.inference.posterior",
     "ledger": "nearopt.inference.ledger",
     "load": "nearopt.mdp.files",
+    "load_agent": "nearopt.agents.files",
+    "resume": "nearopt.agents.session",
     "recover": "nearopt.behaviour.recovery",
     "solve": "nearopt.planning.solve",
 }

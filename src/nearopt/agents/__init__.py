@@ -1,0 +1,1 @@
+"""Agents that learn near-optimal policies from experience: the same backup, sampled."""

@@ -1,0 +1,245 @@
+"""What every agent is to its user: `learn`, `predict`, `save`, `load`, with SB3's names."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import gymnasium
+import jax
+import numpy as np
+
+from nearopt.agents import files
+from nearopt.agents.errors import NoEnvironmentError, ObservationError, WrongAgentError
+from nearopt.agents.replay import Replay, Transitions
+from nearopt.agents.settings import OffPolicy, settle
+from nearopt.agents.task import Task
+from nearopt.environments import functional
+from nearopt.environments.spaces import Spaces
+from nearopt.environments.streams import Streams, make
+
+
+class Method(NamedTuple):
+    """An algorithm: the pure functions of its file. Each takes the settings first; observations come in batches."""
+
+    name: str
+    discrete: bool
+    settings: type[OffPolicy]
+    init: Callable  # (settings, key) → state
+    act: Callable  # (settings, state, observation, key, deterministic) → action, log π/p
+    update: Callable  # (settings, state, batch, key) → state, metrics
+    soft_value: Callable  # (settings, state, observation) → (batch,)
+    q_values: Callable  # (settings, state, observation, action) → (batch,)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 5))
+def act(method: Method, settings: OffPolicy, state: Any, observation: Any, key: Any, deterministic: bool) -> Any:
+    return method.act(settings, state, observation, key, deterministic)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def soft_value(method: Method, settings: OffPolicy, state: Any, observation: Any) -> Any:
+    return method.soft_value(settings, state, observation)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def q_values(method: Method, settings: OffPolicy, state: Any, observation: Any, action: Any) -> Any:
+    return method.q_values(settings, state, observation, action)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def init(method: Method, settings: OffPolicy, seed: Any) -> Any:
+    return method.init(settings, jax.random.key(seed))
+
+
+class World(NamedTuple):
+    """An environment, and how it was named."""
+
+    streams: Streams | None  # of Gymnasium
+    environment: Any  # in JAX
+    spaces: Spaces
+    id: str | None
+    kwargs: Mapping[str, Any]
+    n_envs: int = 1
+
+
+def enter(env: Any, kwargs: Mapping[str, Any] | None = None, n_envs: int = 1) -> World:
+    """The environment behind whatever a user hands over: an id, an environment, a vector, an environment in JAX."""
+    kwargs = dict(kwargs or {})
+    id = env if isinstance(env, str) else None
+    written = functional(env, kwargs) if isinstance(env, str) else env if is_functional(env) else None
+    if written is not None:
+        return World(None, written, Spaces(written.observation_space, written.action_space), id, kwargs)
+    if isinstance(env, str):
+        streams = make(env, kwargs, n_envs)
+        return World(streams, None, streams.spaces, id, kwargs, streams.num)
+    streams, spec = Streams(env), getattr(env, "spec", None)
+    if spec is None or spec.additional_wrappers:  # more than an id can name
+        return World(streams, None, streams.spaces, None, {}, streams.num)
+    kwargs = {k: v for k, v in spec.kwargs.items() if k not in ("num_envs", "vectorization_mode")}
+    return World(streams, None, streams.spaces, spec.id, kwargs, streams.num)
+
+
+def is_functional(env: Any) -> bool:
+    return not isinstance(env, gymnasium.Env) and hasattr(env, "observe") and hasattr(env, "max_episode_steps")
+
+
+def task_of(spaces: Spaces) -> Task:
+    if spaces.discrete:
+        return Task(spaces.observation_size, num_actions=spaces.num_actions)
+    return Task(spaces.observation_size, low=tuple(spaces.low.tolist()), high=tuple(spaces.high.tolist()))
+
+
+class Agent:
+    """The part that SAC, SoftDQN and the others share. Their own pages say what their settings are."""
+
+    method: ClassVar[Method]
+    presets: ClassVar[dict[str, dict]] = {}
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        seed: int = 0,
+        preset: str | None = None,
+        env_kwargs: Mapping[str, Any] | None = None,
+        n_envs: int = 1,
+        **settings: Any,
+    ):
+        self.world: World | None = enter(env, env_kwargs, n_envs)
+        self.build(self.world.spaces, seed, self.preset(preset) | settings)
+
+    def build(self, spaces: Spaces, seed: int, settings: Mapping[str, Any]) -> None:
+        if spaces.discrete != self.method.discrete:
+            has, needs = ("discrete actions", "a box") if spaces.discrete else ("actions in a box", "discrete ones")
+            others = "SoftDQN or DiscreteSAC" if spaces.discrete else "SAC"
+            raise WrongAgentError(f"the environment has {has}, and {self.method.name} needs {needs}", f"take {others}")
+        self.spaces, self.seed = spaces, int(seed)
+        self.settings = settle(self.method.settings, task_of(spaces), settings)
+        self.state = init(self.method, self.settings, self.seed)
+        self.buffer = Replay(self.settings.task, self.settings.buffer_size)
+        self.steps = 0  # transitions learned from, over all calls of learn
+        self.predictions = 0
+        self.learner: Any = None  # where learning stands in its environment; made by the first learn
+
+    @classmethod
+    def preset(cls, name: str | None) -> dict[str, Any]:
+        if name is not None and name not in cls.presets:
+            there = f"give one of {', '.join(map(repr, cls.presets))}" if cls.presets else "leave it out"
+            raise WrongAgentError(f"{cls.__name__} has no preset {name!r}", there)
+        return dict(cls.presets.get(name or "", {}))
+
+    # ------------------------------------------------------------ learning
+    def learn(
+        self,
+        total_timesteps: int,
+        *,
+        run_dir: str | Path | None = None,
+        progress_bar: bool = False,
+        callback: Callable[[int, dict[str, float]], bool | None] | None = None,
+        log_every: int = 1_000,
+        checkpoint_every: int = 5_000,
+    ) -> Self:
+        """`total_timesteps` more transitions, and the updates that belong to them.
+
+        Args:
+            run_dir: a folder for metrics, checkpoints and the agent; `nearopt resume` goes on there.
+            callback: called with every row of metrics; training stops where it returns False.
+            log_every, checkpoint_every: in steps.
+
+        Raises:
+            DivergedError: a loss is not finite; the agent is as it was before that update.
+            NoEnvironmentError: the agent was loaded without one.
+        """
+        from nearopt.agents.session import Session
+
+        if self.world is None:
+            raise NoEnvironmentError("this agent has no environment", "load it with env=…, then learn")
+        with Session(total_timesteps, run_dir, progress_bar, callback, log_every, checkpoint_every) as session:
+            session.begin([self])
+            learn([self], session)
+        return self
+
+    # ------------------------------------------------------------ acting
+    def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False):
+        """One observation or a batch of them → (action or actions, None); SB3's `evaluate_policy` calls it.
+
+        deterministic: the mode of a discrete policy, tanh of the mean of a squashed Gaussian; otherwise a sample.
+        """
+        rows, single = self.rows(observation)
+        key = jax.random.fold_in(jax.random.key(self.seed + 1), self.predictions)
+        self.predictions += not deterministic
+        action = np.asarray(act(self.method, self.settings, self.state, rows, key, deterministic)[0])
+        if self.spaces.discrete:
+            action = action.astype(np.int64) + self.spaces.first_action
+        return (action[0] if single else action), None
+
+    def soft_value(self, observation: Any) -> np.ndarray:
+        """V(s) of one observation () or a batch (n,), in units of reward: what is to come, entropy included."""
+        rows, single = self.rows(observation)
+        value = np.asarray(soft_value(self.method, self.settings, self.state, rows), float)
+        return value[0] if single else value
+
+    def q_values(self, observation: Any, action: Any = None) -> np.ndarray:
+        """Q(s, a), in units of reward. Discrete: without `action` that of all actions, (A,) or (n, A).
+
+        Raises:
+            ObservationError: actions in a box and none given.
+        """
+        rows, single = self.rows(observation)
+        if action is None and not self.spaces.discrete:
+            raise ObservationError("a box has no list of all its actions", "give the action too")
+        if self.spaces.discrete:
+            q = q_values(self.method, self.settings, self.state, rows, None)
+            if action is not None:
+                index = np.broadcast_to(np.asarray(action, int) - self.spaces.first_action, len(rows))
+                if (index < 0).any() or (index >= self.spaces.num_actions).any():
+                    raise ObservationError(f"{action!r} is no action of {self.spaces.action}", "give one of them")
+                q = np.asarray(q)[np.arange(len(rows)), index]
+        else:
+            size = self.settings.task.action_size
+            given = np.asarray(action, np.float32)
+            if given.shape[-1:] != (size,):
+                raise ObservationError(f"an action of shape {given.shape}", f"give {size} numbers, or rows of them")
+            q = q_values(self.method, self.settings, self.state, rows, np.broadcast_to(given, (len(rows), size)))
+        return np.asarray(q, float)[0] if single else np.asarray(q, float)
+
+    def rows(self, observation: Any) -> tuple[np.ndarray, bool]:
+        """A batch of flat observations, and whether there was only one."""
+        flat = self.spaces.flatten(observation)
+        return (flat[None], True) if flat.ndim == 1 else (flat, False)
+
+    @property
+    def temperature(self) -> float:
+        return float(np.exp(self.state.log_temperature))
+
+    @property
+    def replay(self) -> Transitions:
+        """What is in the buffer, oldest first; actions are in the environment's units."""
+        return self.buffer.contents()
+
+    # ------------------------------------------------------------ files
+    def save(self, folder: str | Path) -> None:
+        """agent.safetensors and agent.json: networks, targets, optimisers, temperature, settings; no replay buffer."""
+        files.save_agent(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path, env: Any = None, prior: Callable | None = None) -> Self:
+        """What `save` wrote; nothing in it is run. With `env` it can learn on. A prior that is a function is given too.
+
+        Raises:
+            DamagedFileError: any changed byte.
+            WrongAgentError: an agent of another class, or another environment's.
+        """
+        return files.load_agent(Path(folder), env, prior, {cls.__name__: cls})
+
+
+def learn(agents: list[Agent], session: Any) -> None:
+    """Until the session's end: with Gymnasium step by step, in JAX whole blocks of steps for all agents at once."""
+    world = agents[0].world
+    assert world is not None
+    if world.environment is not None:
+        from nearopt.agents.compiled import train
+    else:
+        from nearopt.agents.training import train
+    train(agents, session)

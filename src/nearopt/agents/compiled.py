@@ -1,0 +1,250 @@
+"""Learning in an environment written in JAX: the whole loop is one program, for one agent or for many seeds at once.
+
+A step is written for one agent and `vmap`ped; the loop over steps is outside, so that all agents share the counters,
+and a branch not taken is not computed. Between blocks of steps the host writes metrics and checkpoints.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nearopt.agents import files
+from nearopt.agents.agent import Agent, Method
+from nearopt.agents.monitor import Monitor
+from nearopt.agents.replay import Batch, Later
+from nearopt.agents.session import Session
+from nearopt.agents.settings import OffPolicy
+from nearopt.agents.task import box_log_prior, discrete_log_prior
+from nearopt.agents.training import Choice, choose, keys, report_names, updates
+
+
+class World(NamedTuple):
+    """Where one agent is: the environment's state, and (return, soft return, length) of the episode so far."""
+
+    state: Any
+    running: Any
+
+
+class Tally(NamedTuple):
+    """What a block adds to the monitor: sums over finished episodes, their number; over updates, their number."""
+
+    finished: Any
+    episodes: Any
+    reports: Any
+    counts: Any
+
+
+class Carry(NamedTuple):
+    """All that a step changes."""
+
+    state: Any
+    world: World
+    ring: dict[str, Any]
+    tally: Tally
+    finite: Any  # whether every loss so far was
+
+
+class Program(NamedTuple):
+    """What a step does not change. `offset`: transition number n came at step n + offset."""
+
+    method: Method
+    settings: OffPolicy
+    environment: Any
+    names: tuple[str, ...]
+    offset: int
+
+
+class Learner:
+    """What is kept of one agent between blocks."""
+
+    def __init__(self, agent: Agent):
+        assert agent.world is not None
+        environment = agent.world.environment
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(agent.seed), agent.steps), 2)
+        self.world = World(environment.reset(key), jnp.zeros(3))
+        self.monitor = Monitor(1, report_names(agent))
+        self.offset = agent.steps - agent.buffer.inserted
+
+    def capture(self, agent: Agent) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        arrays = {f"monitor.{name}": array for name, array in self.monitor.capture().items()}
+        arrays |= {f"world.{name}": array for name, array in files.to_tensors(self.world).items()}
+        return arrays, dict(offset=self.offset)
+
+    def restore(self, agent: Agent, arrays: Any, facts: Any, rows: Any, first: int) -> None:
+        part = lambda start: {n.removeprefix(start): x for n, x in arrays.items() if n.startswith(start)}
+        self.monitor.restore(part("monitor."))
+        self.world = files.from_tensors(self.world, part("world."))
+        self.offset = facts["offset"]
+        agent.buffer.restore(rows, first, {})
+
+
+# ---------------------------------------------------------------- one step of one agent
+def interact(program: Program, carry: Carry, seed: Any, step: Any) -> Carry:
+    """Acts once, and remembers what came of it."""
+    method, settings, environment, _, offset = program
+    draw, fresh = jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 1))
+    before = environment.observe(carry.world.state)[None]
+    chosen = lambda: choose(method, settings, carry.state, before, keys(seed, step)[1])
+    guessed = lambda: at_random(settings, carry.state, before, draw)
+    choice = jax.lax.cond(step < settings.learning_starts, guessed, chosen) if settings.learning_starts else chosen()
+    after, reward, terminated = environment.step(draw, carry.world.state, choice.action[0])
+    running = carry.world.running + jnp.stack([reward, reward + choice.bonus[0], 1.0])
+    ended = terminated | (running[2] >= environment.max_episode_steps)
+    row = dict(
+        observation=before[0],
+        action=choice.action[0],
+        reward=reward,
+        next_observation=environment.observe(after),
+        terminated=terminated,
+        ended=ended,
+        back=(carry.world.running[2] > 0).astype(jnp.int32),
+    )
+    slot = (step - offset) % carry.ring["reward"].shape[0]
+    ring = {name: column.at[slot].set(row[name]) for name, column in carry.ring.items()}
+    begun = environment.reset(fresh)
+    world = World(
+        jax.tree.map(lambda new, old: jnp.where(ended, new, old), begun, after), jnp.where(ended, 0.0, running)
+    )
+    tally = carry.tally
+    tally = tally._replace(
+        finished=tally.finished + jnp.where(ended, running, 0.0), episodes=tally.episodes + ended.astype(jnp.int32)
+    )
+    return carry._replace(world=world, ring=ring, tally=tally)
+
+
+def at_random(settings: OffPolicy, state: Any, observation: Any, key: Any) -> Choice:
+    """An action drawn uniformly from all there are; its worth is that of the uniform policy."""
+    task, prior = settings.task, settings.prior
+    if task.num_actions:
+        action = jax.random.randint(key, (1,), 0, task.num_actions)
+        cost = -np.log(task.num_actions) - discrete_log_prior(prior, task, observation)[0, action]
+    else:
+        unit = jax.random.uniform(key, (1, task.action_size), minval=-1.0)
+        cost = -task.action_size * np.log(2) - box_log_prior(prior, task, observation, unit)
+        action = task.to_box(unit)
+    return Choice(action, -jnp.exp(state.log_temperature) * cost)
+
+
+def sample(program: Program, ring: dict[str, Any], seed: Any, step: Any) -> Batch:
+    """The batches of the updates after this step: (updates, batch, ...), windows as in `Replay.sample`."""
+    settings, capacity = program.settings, ring["reward"].shape[0]
+    count = settings.gradient_steps if settings.gradient_steps > 0 else settings.train_freq
+    newest = step - 1 - program.offset
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 3)
+    slots = jax.random.randint(key, (count, settings.batch_size), 0, jnp.minimum(newest + 1, capacity))
+    last, later = slots, None
+    if settings.n_steps > 1:
+        at, on, inside = [], [], True
+        for _ in range(settings.n_steps - 1):
+            inside = inside & ~ring["ended"][last] & (last != newest % capacity)
+            last = jnp.where(inside, (last + 1) % capacity, last)
+            at.append(last)
+            on.append(inside)
+        rows = jnp.stack(at, axis=-1)
+        later = Later(ring["observation"][rows], ring["action"][rows], ring["reward"][rows], jnp.stack(on, axis=-1))
+    observation, action, reward = (ring[name][slots] for name in ("observation", "action", "reward"))
+    terminated = ring["terminated"][last].astype(jnp.float32)
+    return Batch(observation, action, reward, ring["next_observation"][last], terminated, later)
+
+
+def improve(program: Program, carry: Carry, seed: Any, step: Any) -> Carry:
+    """The updates that are due after this step."""
+    batches = sample(program, carry.ring, seed, step)
+    state, reports = updates(program.method, program.settings, carry.state, batches, keys(seed, step)[0])
+    told = ~jnp.isnan(reports)
+    tally = carry.tally._replace(
+        reports=carry.tally.reports + jnp.where(told, reports, 0.0).sum(axis=0),
+        counts=carry.tally.counts + told.sum(axis=0),
+    )
+    finite = carry.finite & (reports[:, program.names.index("finite")] > 0).all()
+    return carry._replace(state=state, tally=tally, finite=finite)
+
+
+# ---------------------------------------------------------------- many steps of many agents
+@eqx.filter_jit
+def block(program: Program, carry: Carry, seeds: Any, first: Any, last: Any) -> Carry:
+    """The steps first, …, last − 1 of all agents (the leading axis of `carry` and `seeds`)."""
+    settings = program.settings
+
+    def step(number: Any, carry: Carry) -> Carry:
+        carry = jax.vmap(partial(interact, program), in_axes=(0, 0, None))(carry, seeds, number)
+        learn = lambda carry: jax.vmap(partial(improve, program), in_axes=(0, 0, None))(carry, seeds, number + 1)
+        due = (number + 1 > settings.learning_starts) & ((number + 1) % settings.train_freq == 0)
+        return jax.lax.cond(due, learn, lambda carry: carry, carry)
+
+    return jax.lax.fori_loop(first, last, step, carry)
+
+
+def train(agents: list[Agent], session: Session) -> None:
+    """All agents in step, until the session's end."""
+    for agent in agents:
+        agent.learner = agent.learner or Learner(agent)
+    session.ready(agents)
+    first = agents[0]
+    assert first.world is not None
+    program = Program(
+        first.method, first.settings, first.world.environment, first.learner.monitor.names, first.learner.offset
+    )
+    capacity = min(first.settings.buffer_size, session.end - program.offset)
+    seeds = jnp.asarray([agent.seed for agent in agents], jnp.uint32)
+    carry = stack([start(agent, capacity) for agent in agents])
+    while first.steps < session.end:
+        begin, end = first.steps, session.until()
+        after = block(program, carry, seeds, jnp.int32(begin), jnp.int32(end))
+        if not np.asarray(after.finite).all():
+            raise failed(program, agents, session, carry, seeds, begin, end)
+        for number, agent in enumerate(agents):
+            absorb(agent, after, number, begin, end)
+        carry = after._replace(tally=jax.tree.map(jnp.zeros_like, after.tally))
+        session.after(agents)
+
+
+def start(agent: Agent, capacity: int) -> Carry:
+    """What a block begins with: the host's replay buffer as a ring on the device."""
+    names, buffer = len(agent.learner.monitor.names), agent.buffer
+    ring = {name: np.zeros((capacity, *column.shape[1:]), column.dtype) for name, column in buffer.rows.items()}
+    oldest = max(buffer.oldest, buffer.inserted - capacity)
+    slots = np.arange(oldest, buffer.inserted) % capacity
+    for name, column in buffer.since(oldest).items():
+        ring[name][slots] = column
+    tally = Tally(jnp.zeros(3), jnp.int32(0), jnp.zeros(names), jnp.zeros(names))
+    return Carry(agent.state, agent.learner.world, jax.tree.map(jnp.asarray, ring), tally, jnp.bool_(True))
+
+
+def stack(trees: list[Carry]) -> Carry:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def absorb(agent: Agent, after: Carry, number: int, begin: int, end: int) -> None:
+    """What the steps begin, …, end − 1 have changed of one agent, the `number`th."""
+    mine = lambda tree: jax.tree.map(lambda x: x[number], tree)
+    learner = agent.learner
+    agent.state, agent.steps, learner.world = mine(after.state), end, mine(after.world)
+    capacity = after.ring["reward"].shape[1]
+    numbers = np.arange(max(begin, end - capacity), end) - learner.offset
+    rows = {name: np.asarray(column)[number, numbers % capacity] for name, column in after.ring.items()}
+    agent.buffer.extend(rows, int(numbers[0]))
+    learner.monitor.add(*(np.asarray(part, float) for part in mine(after.tally)))
+
+
+def failed(program: Program, agents: list[Agent], session: Session, carry: Carry, seeds: Any, begin: int, end: int):
+    """The error for a loss in this block that is not finite. All is deterministic: the step is found by repeating."""
+    good, bad = begin, end  # finite after `good` steps, not after `bad`
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        fine = np.asarray(block(program, carry, seeds, jnp.int32(begin), jnp.int32(middle)).finite).all()
+        good, bad = (middle, bad) if fine else (good, middle)
+    before = block(program, carry, seeds, jnp.int32(begin), jnp.int32(good))
+    moved = jax.vmap(partial(interact, program), in_axes=(0, 0, None))(before, seeds, good)
+    batches = jax.vmap(partial(sample, program), in_axes=(0, 0, None))(moved.ring, seeds, bad)
+    after = jax.vmap(partial(improve, program), in_axes=(0, 0, None))(moved, seeds, bad)
+    number = int(np.argmin(np.asarray(after.finite)))
+    for index, agent in enumerate(agents):
+        absorb(agent, moved, index, begin, bad)
+    batch = jax.tree.map(lambda x: np.asarray(x[number]), batches)
+    told = np.asarray(after.tally.reports - moved.tally.reports)[number]
+    return session.diverged(agents[number], number, batch, dict(zip(program.names, told.tolist(), strict=True)))

@@ -1,0 +1,192 @@
+"""Agents as files: every array by name, every setting as JSON; and back, without running anything."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nearopt.agents.errors import WrongAgentError
+from nearopt.agents.replay import Batch, Later
+from nearopt.agents.settings import settle, to_json
+from nearopt.environments.spaces import Spaces
+from nearopt.runs import tensors
+
+NAME, FORMAT = "agent", 1
+CLASSES = {"SAC": "sac", "DiscreteSAC": "discrete_sac", "SoftDQN": "soft_dqn"}
+
+
+def class_of(name: Any) -> Any:
+    """The class of agents with this name."""
+    if name not in CLASSES:
+        raise WrongAgentError(f"there is no agent {name!r:.60}", f"there are {', '.join(CLASSES)}")
+    return getattr(importlib.import_module(f"nearopt.agents.{CLASSES[name]}"), name)
+
+
+# ---------------------------------------------------------------- trees of arrays
+def to_tensors(tree: Any) -> dict[str, np.ndarray]:
+    """A PyTree of arrays as names and arrays: `.actor.layers[0].weight` is called actor.layers.0.weight."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+
+
+def from_tensors[T](template: T, given: Mapping[str, np.ndarray]) -> T:
+    """A tree like `template` with these arrays in it.
+
+    Raises:
+        WrongAgentError: names, shapes or types that are not the template's.
+    """
+    wanted = to_tensors(template)
+    odd = sorted(wanted.keys() ^ given.keys()) or [n for n, x in wanted.items() if form(x) != form(given[n])]
+    if odd:
+        have = form(given[odd[0]]) if odd[0] in given else "nothing"
+        need = form(wanted[odd[0]]) if odd[0] in wanted else "nothing"
+        raise WrongAgentError(f"{odd[0]} is {have}, and this agent has {need} there", "load it as what it was saved as")
+    leaves = [jnp.asarray(given[name]) for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def form(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+# ---------------------------------------------------------------- nested plain data
+def pack(data: Any, prefix: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Nested plain data with its NumPy arrays taken out, into `arrays`; in their place stands {"tensor": name}."""
+    if isinstance(data, np.ndarray):
+        name = f"{prefix}{len(arrays)}"
+        arrays[name] = data
+        return {"tensor": name}
+    if isinstance(data, Mapping):
+        return {key: pack(value, prefix, arrays) for key, value in data.items()}
+    return [pack(value, prefix, arrays) for value in data] if isinstance(data, list) else data
+
+
+def unpack(data: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """What `pack` was given."""
+    if isinstance(data, Mapping):
+        if set(data) == {"tensor"}:
+            return arrays[data["tensor"]]
+        return {key: unpack(value, arrays) for key, value in data.items()}
+    return [unpack(value, arrays) for value in data] if isinstance(data, list) else data
+
+
+# ---------------------------------------------------------------- agents
+def save_agent(agent: Any, folder: Path) -> None:
+    """agent.safetensors and agent.json; the same agent gives the same bytes."""
+    world = agent.world
+    facts = dict(
+        format=FORMAT,
+        algorithm=type(agent).__name__,
+        settings=to_json(agent.settings),
+        spaces=agent.spaces.to_json(),
+        env=dict(id=world.id, kwargs=plain_kwargs(world.kwargs), n_envs=world.n_envs) if world else agent.origin,
+        seed=agent.seed,
+        steps=agent.steps,
+    )
+    tensors.save(folder, NAME, to_tensors(agent.state), facts)
+
+
+def plain_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Arguments of an environment as far as JSON can hold them; None where it cannot."""
+    kinds = (str, int, float, bool, list, tuple, dict, type(None))
+    return {k: v for k, v in kwargs.items()} if all(isinstance(v, kinds) for v in kwargs.values()) else None
+
+
+def load_agent(folder: Path, env: Any = None, prior: Any = None, classes: Mapping[str, Any] | None = None) -> Any:
+    """The agent in a folder, of whatever class it is.
+
+    Args:
+        env: to learn on, or None: then it can predict.
+        prior: the action prior, where it was a function.
+
+    Raises:
+        DamagedFileError: any changed byte.
+        WrongAgentError: it is of no class among `classes`, or has other observations or actions than `env`.
+    """
+    arrays, facts = tensors.load(folder, NAME)
+    name = facts.get("algorithm")
+    if facts.get("format") != FORMAT:
+        raise WrongAgentError(f"{folder} has format {facts.get('format')!r}", f"this version of nearopt reads {FORMAT}")
+    if classes is not None and name not in classes:
+        raise WrongAgentError(f"{folder} holds a {name!r:.60}", "load it with nearopt.load_agent")
+    kind = class_of(name)
+    agent = kind.__new__(kind)
+    spaces, settings = Spaces.from_json(facts["spaces"]), read_settings(facts["settings"], prior)
+    agent.world, agent.origin = None, facts["env"]
+    if env is not None:
+        from nearopt.agents.agent import enter
+
+        agent.world = enter(env)
+        if agent.world.spaces.to_json() != facts["spaces"]:
+            raise WrongAgentError(
+                f"{folder} was trained with other observations or actions", "give it its own environment"
+            )
+        spaces = agent.world.spaces
+    agent.build(spaces, facts["seed"], settings)
+    agent.state = from_tensors(agent.state, arrays)
+    agent.steps = facts["steps"]
+    return agent
+
+
+def read_settings(settings: Mapping[str, Any], prior: Any) -> dict[str, Any]:
+    """Settings as `to_json` wrote them."""
+    given = dict(settings)
+    if given["prior"] == "function":
+        if not callable(prior):
+            raise WrongAgentError("its action prior was a function, which no file holds", "give it again: prior=…")
+        given["prior"] = prior
+    elif isinstance(given["prior"], list):
+        given["prior"] = [float(p) for p in given["prior"]]
+    return given
+
+
+# ---------------------------------------------------------------- failures
+def failure(agent: Any, batches: Batch, seed: int, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """All that an update saw, as arrays and facts: `repeat` does it again."""
+    arrays = {f"state.{name}": array for name, array in to_tensors(agent.state).items()}
+    arrays |= {f"batch.{name}": np.asarray(array) for name, array in to_tensors(batches).items()}
+    facts = dict(
+        algorithm=type(agent).__name__,
+        settings=to_json(agent.settings),
+        spaces=agent.spaces.to_json(),
+        seed=seed,
+        step=step,
+    )
+    return arrays, facts
+
+
+def repeat(folder: str | Path, name: str = "update", prior: Any = None) -> tuple[Any, dict[str, np.ndarray]]:
+    """Does the updates again that stopped a run: (state before them, what they report, one entry per update).
+
+    >>> state, reports = repeat("runs/pendulum/failure")  # doctest: +SKIP
+    >>> reports["critic_loss"]  # doctest: +SKIP
+    array([nan], dtype=float32)
+    """
+    from nearopt.agents.agent import init, task_of
+    from nearopt.agents.training import again
+
+    arrays, facts = tensors.load(Path(folder), name)
+    method = class_of(facts["algorithm"]).method
+    spaces = Spaces.from_json(facts["spaces"])
+    settings = settle(method.settings, task_of(spaces), read_settings(facts["settings"], prior))
+    part = lambda start: {k.removeprefix(start): x for k, x in arrays.items() if k.startswith(start)}
+    state = from_tensors(init(method, settings, facts["seed"]), part("state."))
+    rows = part("batch.")
+    later = {k.removeprefix("later."): x for k, x in rows.items() if k.startswith("later.")}
+    first = {name: rows[name] for name in Batch._fields[:-1]}
+    batches = Batch(**first, later=Later(**later) if later else None)
+    return state, again(method, settings, state, batches, facts["seed"], facts["step"])
+
+
+def environment_of(facts: Mapping[str, Any]) -> Any:
+    """The environment that a file names, made from its id; modules that a file names are not imported."""
+    from nearopt.agents.agent import enter
+    from nearopt.environments.streams import check_id
+
+    if not facts.get("id") or facts.get("kwargs") is None:
+        raise WrongAgentError("the file does not say how its environment is made", "give it: env=…")
+    return enter(check_id(facts["id"]), facts["kwargs"], facts.get("n_envs", 1))

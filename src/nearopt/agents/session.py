@@ -1,0 +1,253 @@
+"""One call of `learn`: when rows are written, when checkpoints are made, when it ends."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from nearopt.agents import files
+from nearopt.agents.errors import DivergedError, StopTraining
+from nearopt.agents.settings import to_json
+from nearopt.environments.capture import reason_not_exact
+from nearopt.mdp.errors import NearoptError
+from nearopt.runs.checkpoints import Checkpoint, Checkpoints
+from nearopt.runs.directory import RunDirectory
+from nearopt.runs.metrics import Metrics
+
+Callback = Callable[[int, dict[str, float]], bool | None]
+
+
+class Run:
+    """The files of one agent's training."""
+
+    def __init__(self, directory: RunDirectory, wandb: str | None):
+        self.directory = directory
+        self.checkpoints = Checkpoints(directory.checkpoints)
+        self.metrics = Metrics(directory.path, wandb=wandb)
+        self.saved = 0  # transitions that the checkpoints hold
+
+    def checkpoint(self, agent: Any) -> None:
+        arrays, facts = agent.learner.capture(agent)
+        arrays |= {f"state.{name}": array for name, array in files.to_tensors(agent.state).items()}
+        facts |= dict(steps=agent.steps, position=self.metrics.position())
+        buffer = agent.buffer
+        first = max(self.saved, buffer.oldest)
+        self.checkpoints.write(agent.steps, arrays, facts, buffer.since(first), first, buffer.oldest)
+        self.saved = buffer.inserted
+
+    def restore(self, agent: Any, checkpoint: Checkpoint) -> None:
+        """The agent, its learner and the metrics as they were."""
+        facts, arrays = checkpoint.facts, checkpoint.tensors
+        state = {name.removeprefix("state."): x for name, x in arrays.items() if name.startswith("state.")}
+        agent.state = files.from_tensors(agent.state, state)
+        agent.steps = facts["steps"]
+        agent.learner.restore(agent, arrays, facts, checkpoint.rows, checkpoint.first)
+        self.metrics.rewind(facts["position"])
+        self.saved = agent.buffer.inserted
+
+
+class Session:
+    """From `begin` to the end of one call of `learn`, for one agent or several that learn in step."""
+
+    def __init__(
+        self,
+        total: int,
+        run_dir: str | Path | None = None,
+        progress_bar: bool = False,
+        callback: Callback | None = None,
+        log_every: int = 1_000,
+        checkpoint_every: int = 5_000,
+        wandb: str | None = None,
+    ):
+        self.total, self.folder, self.wandb = total, None if run_dir is None else Path(run_dir), wandb
+        self.callback, self.log_every, self.checkpoint_every = callback, log_every, checkpoint_every
+        self.progress_bar, self.bar = progress_bar, None
+        self.runs: list[Run] = []
+        self.resumed: list[Checkpoint] = []
+        self.held = contextlib.ExitStack()
+        self.seen = self.end = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *why: Any) -> None:
+        self.held.close()
+        if self.bar is not None:
+            self.bar.close()
+
+    # ------------------------------------------------------------ beginning
+    def begin(self, agents: list[Any]) -> None:
+        """A new run; where there is a folder, its files are made: for several agents in seed-0, seed-1, … beneath."""
+        self.seen, self.end = agents[0].steps, agents[0].steps + self.total
+        if self.folder is not None:
+            folders = [self.folder] if len(agents) == 1 else [self.folder / f"seed-{i}" for i in range(len(agents))]
+            for agent, folder in zip(agents, folders, strict=True):
+                self.hold(RunDirectory.create(folder, self.config(agent)))
+
+    def go_on(self, agents: list[Any], directories: list[RunDirectory], checkpoints: list[Checkpoint]) -> None:
+        """An old run, from checkpoints of one step (none: from its start)."""
+        for directory in directories:
+            self.hold(directory)
+        self.resumed = checkpoints
+        self.seen = checkpoints[0].step if checkpoints else 0
+        self.end = directories[0].config["end"]
+
+    def hold(self, directory: RunDirectory) -> None:
+        self.held.enter_context(directory.lock())
+        run = Run(directory, self.wandb)
+        self.held.callback(run.metrics.close)
+        self.runs.append(run)
+
+    def config(self, agent: Any) -> dict[str, Any]:
+        """What `config.json` says: all that is needed to do it again."""
+        world = agent.world
+        return dict(
+            algorithm=type(agent).__name__,
+            env=dict(id=world.id, kwargs=files.plain_kwargs(world.kwargs), n_envs=world.n_envs),
+            seed=agent.seed,
+            start=agent.steps,
+            end=self.end,
+            log_every=self.log_every,
+            checkpoint_every=self.checkpoint_every,
+            resume=how_it_resumes(world),
+            settings=to_json(agent.settings),
+        )
+
+    def ready(self, agents: list[Any]) -> None:
+        """The agents' learners are there: back to the checkpoints, or the first one."""
+        for agent, run, checkpoint in zip(agents, self.runs, self.resumed, strict=False):
+            run.restore(agent, checkpoint)
+        if not self.resumed:
+            for agent, run in zip(agents, self.runs, strict=False):
+                run.metrics.rewind()
+                run.checkpoint(agent)
+        self.clock, self.clocked = time.perf_counter(), agents[0].steps
+        if self.progress_bar:
+            from tqdm import tqdm
+
+            left = self.end - self.seen
+            self.bar = tqdm(total=self.end, initial=self.end - left, unit="step", dynamic_ncols=True, disable=None)
+
+    # ------------------------------------------------------------ between
+    def until(self) -> int:
+        """The step at which the next row or checkpoint is due."""
+        following = lambda every: (self.seen // every + 1) * every
+        return min(self.end, following(self.log_every), following(self.checkpoint_every))
+
+    def after(self, agents: list[Any]) -> None:
+        """After every step, or block of steps: what is due."""
+        step, before = agents[0].steps, self.seen
+        self.seen = step
+        if self.bar is not None:
+            self.bar.update(step - before)
+        if step // self.log_every > before // self.log_every or step >= self.end:
+            self.log(agents)
+        if self.runs and step // self.checkpoint_every > before // self.checkpoint_every and step < self.end:
+            for agent, run in zip(agents, self.runs, strict=True):
+                run.checkpoint(agent)
+        if step >= self.end:
+            self.finish(agents)
+
+    def log(self, agents: list[Any]) -> None:
+        """A row of metrics for every agent; the callback and the bar see the first one's."""
+        now, step = time.perf_counter(), agents[0].steps
+        seconds = now - self.clock
+        timing = dict(seconds=seconds, steps_per_second=(step - self.clocked) / max(seconds, 1e-9))
+        self.clock, self.clocked = now, step
+        rows = [agent.learner.monitor.row(agent.temperature) for agent in agents]
+        for row, run in zip(rows, self.runs, strict=False):
+            run.metrics.write(step, row, timing)
+        if self.bar is not None:
+            shown = ("return", "soft_return", "entropy", "temperature")
+            self.bar.set_postfix({name: f"{rows[0][name]:.4g}" for name in shown if name in rows[0]})
+        if self.callback is not None and self.callback(step, rows[0]) is False:
+            self.finish(agents)
+            raise StopTraining
+
+    def finish(self, agents: list[Any]) -> None:
+        for agent, run in zip(agents, self.runs, strict=False):
+            run.metrics.flush()
+            agent.save(run.directory.agent)
+
+    def diverged(self, agent: Any, number: int, batches: Any, reports: dict[str, Any]) -> DivergedError:
+        """The error for a loss that is not finite. What led there is kept; `agent` is as it was before."""
+        bad = next((f"{name} is {value}" for name, value in reports.items() if not abs(value) < float("inf")), "a loss")
+        said = f"step {agent.steps}: {bad}"
+        mend = "lower the learning rate, or bound rewards and observations"
+        if not self.runs:
+            return DivergedError(said, mend)
+        run = self.runs[number]
+        arrays, facts = files.failure(agent, batches, agent.seed, agent.steps)
+        run.directory.dump("update", arrays, facts)
+        folder = run.directory.path / "failure"
+        return DivergedError(
+            f"{said}; the batch is in {folder} (nearopt.agents.files.repeat does the update again)", mend
+        )
+
+
+def how_it_resumes(world: Any) -> str:
+    """ "exact", or why only at an episode's boundary."""
+    if world.environment is not None:
+        return "exact"
+    reason = reason_not_exact(world.streams.env)
+    return "exact" if reason is None else f"at an episode boundary: {reason}"
+
+
+def resume(
+    run_dir: str | Path,
+    env: Any = None,
+    progress_bar: bool = False,
+    callback: Callback | None = None,
+    prior: Any = None,
+) -> list[Any]:
+    """Goes on with a run that was stopped, from its newest whole checkpoint, to the end it was to reach.
+
+    Args:
+        run_dir: a run, or the folder above several that learned in step (environments in JAX).
+        env: the environment, where the run's configuration cannot name it.
+
+    Returns:
+        The agents. A run that is finished is left alone.
+
+    Raises:
+        NotARunError, DamagedFileError, RunLockedError: see `nearopt.runs`.
+    """
+    from nearopt.agents.agent import enter, learn
+
+    directories = find(Path(run_dir))
+    if all(directory.finished for directory in directories):
+        return [files.load_agent(directory.agent, prior=prior) for directory in directories]
+    agents = []
+    for directory in directories:
+        config = directory.config
+        world = enter(env) if env is not None else files.environment_of(config["env"])
+        kind = files.class_of(config["algorithm"])
+        agent = kind.__new__(kind)
+        agent.world = world
+        agent.build(world.spaces, config["seed"], files.read_settings(config["settings"], prior))
+        agents.append(agent)
+    config = directories[0].config
+    with Session(0, None, progress_bar, callback, config["log_every"], config["checkpoint_every"]) as session:
+        session.go_on(agents, directories, common([Checkpoints(d.checkpoints) for d in directories]))
+        with contextlib.suppress(StopTraining):
+            learn(agents, session)
+    return agents
+
+
+def find(path: Path) -> list[RunDirectory]:
+    """The run in a folder, or the runs of several seeds beneath it."""
+    seeds = sorted(path.glob("seed-*"), key=lambda p: int(p.name[5:]) if p.name[5:].isdigit() else -1)
+    return [RunDirectory.open(folder) for folder in seeds or [path]]
+
+
+def common(folders: list[Checkpoints]) -> list[Checkpoint]:
+    """The newest checkpoints of one step; empty where a run has not got to its first."""
+    newest = [folder.latest() for folder in folders]
+    if any(checkpoint is None for checkpoint in newest):
+        return []
+    step = min(checkpoint.step for checkpoint in newest if checkpoint)
+    at = [c if c and c.step == step else folder.latest(at_most=step) for c, folder in zip(newest, folders, strict=True)]
+    if any(checkpoint is None or checkpoint.step != step for checkpoint in at):
+        raise NearoptError("the seeds have no checkpoint of one step", "train them anew")
+    return [checkpoint for checkpoint in at if checkpoint]

@@ -1,0 +1,151 @@
+"""Settings: one frozen value per agent, from SB3's keyword arguments."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nearopt.agents.errors import SettingError
+from nearopt.agents.networks import ACTIVATIONS
+from nearopt.agents.task import Prior, Task, check_prior
+from nearopt.agents.temperature import read_ent_coef
+
+
+@dataclass(frozen=True)
+class OffPolicy:
+    """What every agent with a replay buffer has. Names are SB3's."""
+
+    task: Task
+    learning_rate: float = 3e-4
+    buffer_size: int = 1_000_000
+    learning_starts: int = 100  # steps of random actions before the first update
+    batch_size: int = 256
+    tau: float = 0.005  # target networks: target + tau · (online − target)
+    gamma: float = 0.99
+    train_freq: int = 1  # steps of every stream between updates
+    gradient_steps: int = 1  # updates then; −1: as many as there were transitions
+    ent_coef: str | float = "auto"
+    target_entropy: str | float = "auto"
+    prior: Prior = None
+    net_arch: tuple[int, ...] = (256, 256)
+    activation: str = "relu"
+
+    n_steps = 1  # transitions in a window; a setting where an agent can learn from longer ones
+
+    @property
+    def tuned(self) -> bool:
+        return read_ent_coef(self.ent_coef).tuned
+
+    @property
+    def initial_temperature(self) -> float:
+        return read_ent_coef(self.ent_coef).value
+
+
+# setting: (what it must be, test)
+COUNT = ("a whole number of at least 1", lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 1)
+RATE = ("a number above 0", lambda x: is_number(x) and 0 < x < float("inf"))
+OWN_RATE = ("a number above 0, or 0 for learning_rate", lambda x: is_number(x) and 0 <= x < float("inf"))
+RULES: dict[str, tuple[str, Any]] = {
+    "learning_rate": RATE,
+    "critic_learning_rate": OWN_RATE,
+    "actor_learning_rate": OWN_RATE,
+    "temperature_learning_rate": OWN_RATE,
+    "buffer_size": COUNT,
+    "batch_size": COUNT,
+    "train_freq": COUNT,
+    "n_steps": COUNT,
+    "policy_delay": COUNT,
+    "learning_starts": ("a whole number of at least 0", lambda x: x == 0 or COUNT[1](x)),
+    "gradient_steps": ("a whole number of at least 1, or -1", lambda x: x == -1 or COUNT[1](x)),
+    "tau": ("a number above 0 and at most 1", lambda x: is_number(x) and 0 < x <= 1),
+    "gamma": ("a number from 0 to 1", lambda x: is_number(x) and 0 <= x <= 1),
+    "target_entropy": (
+        '"auto", "half" or a number',
+        lambda x: x in ("auto", "half") if isinstance(x, str) else is_number(x),
+    ),
+    "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda x: isinstance(x, str) and x in ACTIVATIONS),
+    "net_arch": ("whole numbers of at least 1, one per hidden layer", lambda x: all(COUNT[1](n) for n in x)),
+    "log_std_range": ("two numbers, the lower one first", lambda x: len(x) == 2 and x[0] < x[1]),
+    "double": ("true or false", lambda x: isinstance(x, bool)),
+}
+
+
+def is_number(x: object) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and x == x
+
+
+def settle[S: OffPolicy](kind: type[S], task: Task, given: Mapping[str, Any]) -> S:
+    """The settings of one agent: `given` over the class's defaults, checked.
+
+    `policy_kwargs` may hold net_arch and activation (or activation_fn, by name).
+
+    Raises:
+        SettingError: a name that this agent does not have, or a value out of range.
+    """
+    given = {name: plain(value) for name, value in unfold(given).items()}
+    known = {field.name: field for field in dataclasses.fields(kind) if field.name != "task"}
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            mend = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise SettingError(f"there is no setting {name!r}", mend.removesuffix("?"))
+        choices = known[name].metadata.get("choices")
+        what, holds = RULES.get(name, ("", lambda x: True))
+        if choices and value not in choices:
+            raise SettingError(
+                f"{name}={value!r} is none of the choices", f"give one of {', '.join(map(repr, choices))}"
+            )
+        if not passes(holds, value):
+            raise SettingError(f"{name}={value!r} is not {what}", f"the default is {known[name].default!r}")
+    if "ent_coef" in given:
+        read_ent_coef(given["ent_coef"])
+    if "prior" in given:
+        given["prior"] = check_prior(given["prior"], task)
+    settings = kind(task, **given)
+    if settings.batch_size > settings.buffer_size:
+        raise SettingError(
+            f"batch_size={settings.batch_size} is more than buffer_size={settings.buffer_size}",
+            "make the buffer larger",
+        )
+    return settings
+
+
+def passes(holds: Any, value: object) -> bool:
+    try:
+        return bool(holds(value))
+    except TypeError:
+        return False
+
+
+def unfold(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`policy_kwargs` taken apart."""
+    flat = dict(given)
+    extra = flat.pop("policy_kwargs", None) or {}
+    if not isinstance(extra, Mapping):
+        raise SettingError(f"policy_kwargs={extra!r} is no dictionary", "give dict(net_arch=[256, 256])")
+    for name, value in extra.items():
+        if name not in ("net_arch", "activation", "activation_fn"):
+            raise SettingError(f"policy_kwargs has no {name!r}", "it may hold net_arch and activation_fn")
+        flat[name.removesuffix("_fn")] = value
+    return flat
+
+
+def plain(value: Any) -> Any:
+    """Lists as tuples, NumPy scalars as numbers: what can be hashed, compared and written as JSON."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(plain(item) for item in value)
+    return value
+
+
+def to_json(settings: OffPolicy) -> dict[str, Any]:
+    """Every setting but the task. A prior that is a function is named, not written: it must be given again."""
+    rows = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "task"}
+    prior = rows["prior"]
+    if callable(prior):
+        rows["prior"] = "function"
+    elif isinstance(prior, tuple):
+        rows["prior"] = ["-inf" if p == float("-inf") else p for p in prior]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in rows.items()}

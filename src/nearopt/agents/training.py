@@ -1,0 +1,196 @@
+"""Learning in a Gymnasium environment: act, step, remember, update.
+
+One compiled program per step: the updates that are due, then the next action. While it computes, the books are kept.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nearopt.agents import files
+from nearopt.agents.agent import Agent, Method
+from nearopt.agents.monitor import Monitor
+from nearopt.agents.replay import Batch, batch_shape
+from nearopt.agents.session import Session
+from nearopt.agents.settings import OffPolicy
+from nearopt.agents.task import box_log_prior, discrete_log_prior
+from nearopt.environments.capture import capture, reason_not_exact, restore
+
+
+class Choice(NamedTuple):
+    """What every stream does next, and −τ log π/p of it: what that adds to the soft return."""
+
+    action: Any
+    bonus: Any
+
+
+class Learner:
+    """Where learning stands between two steps. All of it is plain data, and goes into checkpoints."""
+
+    def __init__(self, agent: Agent):
+        assert agent.world is not None and agent.world.streams is not None
+        self.streams = agent.world.streams
+        self.rng = np.random.default_rng([agent.seed, agent.steps])
+        self.observation = self.streams.reset(agent.seed + agent.steps)
+        self.monitor = Monitor(self.streams.num, report_names(agent))
+        self.rounds = 0  # steps of all streams
+        self.choice: Choice | None = None  # made together with the last update
+
+    def capture(self, agent: Agent) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and facts for a checkpoint."""
+        arrays = {f"monitor.{name}": array for name, array in self.monitor.capture().items()}
+        arrays["observation"] = self.observation
+        if self.choice is not None:  # computed anew by another program it might differ in its last bit
+            arrays |= dict(action=np.asarray(self.choice.action), bonus=np.asarray(self.choice.bonus))
+        exact = reason_not_exact(self.streams) is None
+        facts = dict(
+            rounds=self.rounds,
+            rng=self.rng.bit_generator.state,
+            newest=list(agent.buffer.newest.items()),
+            environment=files.pack(capture(self.streams), "environment.", arrays) if exact else None,
+        )
+        return arrays, facts
+
+    def restore(self, agent: Agent, arrays: Any, facts: Any, rows: Any, first: int) -> None:
+        """Back to what `capture` saw; where the environment's state was not to be had, at the start of an episode."""
+        self.monitor.restore({n.removeprefix("monitor."): x for n, x in arrays.items() if n.startswith("monitor.")})
+        self.rounds, self.rng.bit_generator.state = facts["rounds"], facts["rng"]
+        agent.buffer.restore(rows, first, {stream: number for stream, number in facts["newest"]})
+        if facts["environment"] is None:
+            self.observation = self.streams.reset(agent.seed + agent.steps)
+            self.monitor.running[:] = 0.0
+            agent.buffer.newest.clear()
+            return
+        restore(self.streams, files.unpack(facts["environment"], arrays))
+        self.observation = arrays["observation"]
+        self.choice = Choice(arrays["action"], arrays["bonus"]) if "action" in arrays else None
+
+
+def keys(seed: Any, step: Any) -> tuple[Any, Any]:
+    """Keys of the updates and of the action that belong to a step: nothing about them need be remembered."""
+    update, action = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+    return update, action
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def decide(method: Method, settings: OffPolicy, state: Any, observation: Any, seed: Any, step: Any) -> Choice:
+    return choose(method, settings, state, observation, keys(seed, step)[1])
+
+
+def choose(method: Method, settings: OffPolicy, state: Any, observation: Any, key: Any) -> Choice:
+    action, cost = method.act(settings, state, observation, key, False)
+    return Choice(action, -jnp.exp(state.log_temperature) * cost)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def advance(method: Method, settings: OffPolicy, state: Any, batches: Batch, observation: Any, seed: Any, step: Any):
+    """Updates, one per batch (their leading axis), then an action. Reports are (updates, names)."""
+    key, acting = keys(seed, step)
+    state, reports = updates(method, settings, state, batches, key)
+    return state, reports, choose(method, settings, state, observation, acting)
+
+
+def updates(method: Method, settings: OffPolicy, state: Any, batches: Batch, key: Any) -> tuple[Any, Any]:
+    """A block of gradient steps: one per batch."""
+
+    def one(state: Any, row: tuple) -> tuple[Any, Any]:
+        state, report = method.update(settings, state, *row)
+        return state, jnp.stack([report[name].astype(jnp.float32) for name in sorted(report)])
+
+    count = batches.reward.shape[0]
+    split = jax.random.split(key, count)
+    if count == 1:  # a loop of one step costs more than the step
+        state, report = one(state, jax.tree.map(lambda x: x[0], (batches, split)))
+        return state, report[None]
+    return jax.lax.scan(one, state, (batches, split))
+
+
+def again(
+    method: Method, settings: OffPolicy, state: Any, batches: Batch, seed: int, step: int
+) -> dict[str, np.ndarray]:
+    """What the updates of this step report, by name, one entry per update."""
+    names = sorted(
+        jax.eval_shape(
+            partial(method.update, settings), state, jax.tree.map(lambda x: x[0], batches), jax.random.key(0)
+        )[1]
+    )
+    reports = np.asarray(updates(method, settings, state, batches, keys(seed, step)[0])[1])
+    return dict(zip(names, reports.T, strict=True))
+
+
+def report_names(agent: Agent) -> tuple[str, ...]:
+    """What an update of this agent reports, in alphabetical order."""
+    settings = agent.settings
+    batch = batch_shape(settings.task, settings.batch_size, settings.n_steps)
+    shapes = jax.eval_shape(partial(agent.method.update, settings), agent.state, batch, jax.random.key(0))
+    return tuple(sorted(shapes[1]))
+
+
+# ---------------------------------------------------------------- the loop
+def train(agents: list[Agent], session: Session) -> None:
+    """One agent, until the session's end."""
+    (agent,) = agents
+    agent.learner = agent.learner or Learner(agent)
+    session.ready([agent])
+    while agent.steps < session.end:
+        step(agent, session)
+        session.after([agent])
+
+
+def step(agent: Agent, session: Session) -> None:
+    """One step of every stream, and the updates that are due after it."""
+    learner, settings = agent.learner, agent.settings
+    if agent.steps < settings.learning_starts:
+        choice = at_random(agent)
+    else:
+        choice = learner.choice or decide(
+            agent.method, settings, agent.state, learner.observation, agent.seed, agent.steps
+        )
+    learner.choice = None
+    action, bonus = np.asarray(choice.action), np.asarray(choice.bonus)
+    moves = learner.streams.step(action)
+    ended = (moves.terminated | moves.truncated) & moves.real
+    agent.buffer.add(
+        learner.observation, action, moves.reward, moves.next_observation, moves.terminated, moves.truncated, moves.real
+    )
+    learner.observation = moves.observation
+    learner.rounds += 1
+    agent.steps += learner.streams.num
+    if agent.steps > settings.learning_starts and learner.rounds % settings.train_freq == 0 and len(agent.buffer):
+        improve(agent, session)
+    learner.monitor.moved(moves.reward, bonus, ended, moves.real)
+
+
+def improve(agent: Agent, session: Session) -> None:
+    """The updates that are due, and the next action with them."""
+    learner, settings = agent.learner, agent.settings
+    count = settings.gradient_steps if settings.gradient_steps > 0 else settings.train_freq * learner.streams.num
+    size = (count, settings.batch_size)
+    batches = agent.buffer.sample(learner.rng, size, settings.n_steps)
+    before = agent.state
+    state, reports, choice = advance(
+        agent.method, settings, before, batches, learner.observation, agent.seed, agent.steps
+    )
+    reports = np.asarray(reports)
+    for row in reports:
+        if not row[learner.monitor.finite]:
+            raise session.diverged(agent, 0, batches, dict(zip(learner.monitor.names, row.tolist(), strict=True)))
+    learner.monitor.learned(reports)
+    agent.state, learner.choice = state, choice
+
+
+def at_random(agent: Agent) -> Choice:
+    """Actions drawn uniformly from all there are; their worth is that of the uniform policy."""
+    learner, task, prior = agent.learner, agent.settings.task, agent.settings.prior
+    num, observation = learner.streams.num, jnp.asarray(learner.observation)
+    if task.num_actions:
+        action = learner.rng.integers(task.num_actions, size=num).astype(np.int32)
+        cost = -np.log(task.num_actions) - np.asarray(discrete_log_prior(prior, task, observation))[range(num), action]
+    else:
+        unit = learner.rng.uniform(-1, 1, (num, task.action_size)).astype(np.float32)
+        cost = -task.action_size * np.log(2) - np.asarray(box_log_prior(prior, task, observation, unit))
+        action = np.asarray(task.to_box(unit))
+    return Choice(action, -agent.temperature * cost)

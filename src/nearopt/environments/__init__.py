@@ -1,0 +1,36 @@
+"""Environments: Gymnasium's as streams of experience, and a few in JAX, registered as `nearopt/...`.
+
+Importing this package registers them, and imports no JAX: `gymnasium.make("nearopt.environments:nearopt/Pendulum-v0")`.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+if TYPE_CHECKING:
+    from nearopt.environments.functional import Environment
+
+# id: (module, class of the environment in JAX, steps until an episode is truncated)
+TABLE = {
+    "nearopt/Pendulum-v0": ("nearopt.environments.pendulum", "Pendulum", 200),
+}
+
+
+def register() -> None:
+    """Makes Gymnasium know the ids of `TABLE`; a second call changes nothing."""
+    for id, (_, _, steps) in TABLE.items():
+        if id not in gymnasium.registry:
+            gymnasium.register(id, "nearopt.environments.adapter:make", max_episode_steps=steps, kwargs={"id": id})
+
+
+def functional(id: str, kwargs: Mapping[str, Any] | None = None) -> "Environment | None":
+    """The environment in JAX behind an id of `TABLE`; None for any other id."""
+    if id not in TABLE:
+        return None
+    module, name, _ = TABLE[id]
+    return getattr(importlib.import_module(module), name)(**(kwargs or {}))
+
+
+register()

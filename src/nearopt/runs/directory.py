@@ -1,0 +1,174 @@
+"""One training run is one folder.
+
+config.json     what was asked for: settings, command, versions
+metrics.csv     what was measured; timing.csv, tensorboard/
+checkpoints/    to go on from after a kill
+agent/          the final agent
+failure/        the batch on which a run stopped, had it to
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nearopt.mdp.errors import MissingFileError, NearoptError, VersionError
+from nearopt.mdp.files.atomic import write_atomically
+from nearopt.runs import manifest, tensors
+from nearopt.runs.errors import (
+    DamagedFileError,
+    NotARunError,
+    RunExistsError,
+    RunLockedError,
+    UnsaveableError,
+    cannot_save,
+)
+
+FORMAT = 1
+PACKAGES = ("nearopt", "jax", "jaxlib", "equinox", "optax", "numpy", "safetensors", "gymnasium", "mujoco", "box2d")
+
+
+class RunDirectory:
+    """The folder of a run: `RunDirectory.create` for a new one, `RunDirectory.open` for one that is there.
+
+    `config` is what `create` was given, `record` the rest of config.json: format, command, versions, machine.
+
+    >>> run = RunDirectory.create(folder / "run", {"algorithm": "sac", "seed": 0})
+    >>> RunDirectory.open(folder / "run").config
+    {'algorithm': 'sac', 'seed': 0}
+    >>> with run.lock():
+    ...     print(run.finished)
+    False
+    """
+
+    def __init__(self, path: Path, document: dict[str, Any]):
+        self.path = path
+        self.checkpoints, self.agent = path / "checkpoints", path / "agent"
+        self.record = {key: document[key] for key in RECORD}
+        self.config = {key: value for key, value in document.items() if key not in RECORD}
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: dict[str, Any]) -> "RunDirectory":
+        """Makes the folder, where there is none or an empty one, and config.json in it.
+
+        Raises: `RunExistsError` (the folder holds a run or other things, or is a file), `UnsaveableError` (a config
+        that JSON cannot hold), `CannotSaveError`.
+        """
+        path = Path(path)
+        config = manifest.plain(config, "config")
+        if taken := [key for key in RECORD if key in config]:
+            raise UnsaveableError(f"config has the key {taken[0]!r}, which the run fills in itself", "rename it")
+        document = {**config, **record()}
+        try:
+            tensors.make_folder(path)
+            inside = [file.name for file in path.iterdir() if not re.fullmatch(r"\.nearopt-.*\.tmp", file.name)]
+            if "config.json" in inside:
+                raise RunExistsError(f"{path} holds a run", "resume it, or choose another folder")
+            if inside:
+                raise RunExistsError(f"{path} holds other things ({min(inside)})", "choose an empty or a new folder")
+            write_atomically(path / "config.json", f"{json.dumps(document, indent=2)}\n".encode())
+        except (FileExistsError, NotADirectoryError):
+            raise RunExistsError(f"{path} is or lies under a file", "choose another folder") from None
+        except RunExistsError:
+            raise
+        except (OSError, NearoptError) as error:
+            raise cannot_save(path / "config.json", error) from None
+        return cls(path, document)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "RunDirectory":
+        """The run in this folder.
+
+        Raises: `NotARunError`, `DamagedFileError` (config.json cannot be read as what it is), `VersionError`.
+        """
+        path = Path(path)
+        file = path / "config.json"
+        try:
+            text = tensors.read_file(file)
+        except MissingFileError:
+            what = "holds no run" if path.is_dir() else "is no folder"
+            raise NotARunError(f"{path} {what}", "give the folder of a run, the one with config.json") from None
+        try:
+            document = json.loads(text.decode("utf-8"))
+            manifest.plain(document)  # no NaN, no number or nesting without end
+        except (ValueError, RecursionError) as error:  # UnsaveableError among them
+            where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)[:80]
+            raise DamagedFileError(f"{file} cannot be read ({where})", "put it right, or restore a copy") from None
+        match document:
+            case {"format": int(number)} if number != FORMAT:
+                raise VersionError(
+                    f"{file} has format {number}, and {FORMAT} is known here", "use the nearopt it names"
+                )
+            case {"format": int(), "command": str(), "versions": dict(), "machine": dict()}:
+                return cls(path, document)
+        raise DamagedFileError(f"{file} is not the config of a run", "restore a copy, or give another folder")
+
+    @property
+    def finished(self) -> bool:
+        """Is the final agent there, under its final name?"""
+        return all((self.agent / f"agent.{suffix}").exists() for suffix in ("json", "safetensors"))
+
+    def versions_differ(self) -> list[str]:
+        """A sentence for each package whose version is not the one that the run began with."""
+        then, now = self.record["versions"], versions()
+        return [
+            f"{name} is {now.get(name, 'absent')} here, and was {then.get(name, 'absent')} when the run began."
+            for name in sorted({*then, *now})
+            if then.get(name) != now.get(name)
+        ]
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """While it is held, no other process may train this run; the system takes it back from a killed one.
+
+        Raises: `RunLockedError`; `CannotSaveError` where the folder takes no files.
+        """
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            raise cannot_save(self.path / "lock", error) from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                problem = f"another process trains the run in {self.path}"
+                raise RunLockedError(problem, "wait for it, or choose another folder") from None
+            except OSError as error:
+                raise cannot_save(self.path / "lock", error) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def dump(self, name: str, arrays: Mapping[str, np.ndarray], facts: dict[str, Any]) -> Path:
+        """Writes `failure/<name>.safetensors` and .json, and returns the folder. Raises what `tensors.save` does."""
+        tensors.save(self.path / "failure", name, arrays, facts)
+        return self.path / "failure"
+
+
+# ---------------------------------------------------------------- what a run notes by itself
+RECORD = ("format", "command", "versions", "machine")
+
+
+def record() -> dict[str, Any]:
+    command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    machine = {"cores": os.cpu_count(), "threads": len(os.sched_getaffinity(0))}
+    return {"format": FORMAT, "command": command, "versions": versions(), "machine": machine}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages on which the numbers of a run may depend; absent ones are left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
