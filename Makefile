@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-complete
 UNFINISHED := $(VENV)/.setup-unfinished
 PEERS := $(VENV)/.peers-complete
+DEEP := .venv-peers
 CHECKED := $(wildcard src tests examples benchmarks)
 
 # Which interpreter makes .venv, for whoever wants a certain one: make setup PYTHON=python3.13
@@ -13,7 +14,7 @@ PYTHON ?=
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench calibrate lock clean
+.PHONY: help setup demo test check bench peers calibrate lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 15
@@ -61,6 +62,12 @@ check: $(STAMP) ## lint, format and types
 
 bench: $(PEERS) ## run the benchmarks, the peers' too
 	@$(BIN)/python -m benchmarks
+
+peers: $(DEEP)/.complete ## the deep peers (SB3, SBX) in .venv-peers: Python 3.11, 2 GB
+	@:
+
+$(DEEP)/.complete: benchmarks/deep-peers.txt
+	@python3.11 -m venv $(DEEP) && $(DEEP)/bin/python -m pip install -qq --disable-pip-version-check -r $< && touch $@
 
 calibrate: $(STAMP) ## 1,000 simulated data sets: do intervals hold the truth?
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.calibration

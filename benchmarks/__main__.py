@@ -2,12 +2,13 @@
 
 import argparse
 
+from benchmarks.agents import GROUPS as AGENTS
 from benchmarks.behaviour import GROUPS as BEHAVIOUR
 from benchmarks.harness import HEADER, RULE, machine, read_bandwidth
 from benchmarks.planning import GROUPS as PLANNING
 from benchmarks.rows import GROUPS as INFERENCE
 
-GROUPS = INFERENCE | PLANNING | BEHAVIOUR
+GROUPS = INFERENCE | PLANNING | BEHAVIOUR | AGENTS
 
 
 def main() -> None:

@@ -32,10 +32,16 @@ MAY_IMPORT = {
     "inference": ("backup", "checks", "functional", "mdp", "problem", "records"),
     "planning": ("backup", "checks", "mdp", "problem"),
     "behaviour": ("backup", "checks", "inference", "mdp", "planning", "problem", "records"),
+    "environments": ("mdp",),
+    "runs": ("mdp.errors", "mdp.files.atomic"),
+    "agents": ("backup", "environments", "mdp.errors", "runs"),
     "figures": ("mdp.errors",),  # it reads results by attribute, see figures/results.py
-    "cli": ("backup", "behaviour", "checks", "figures", "functional", "inference", "mdp", "planning", "records"),
+    "cli": (
+        *("agents", "backup", "behaviour", "checks", "environments", "figures"),
+        *("functional", "inference", "mdp", "planning", "records", "runs"),
+    ),
     # __init__.py and __main__.py
-    "": ("backup", "behaviour", "cli", "figures", "functional", "inference", "mdp", "planning", "records"),
+    "": ("agents", "backup", "behaviour", "cli", "figures", "functional", "inference", "mdp", "planning", "records"),
 }
 ONLY_IN = {"matplotlib": "figures", "mpl_toolkits": "figures", "tyro": "cli", "rich": "cli"}
 RUNS_CODE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "code"}

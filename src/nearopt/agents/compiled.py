@@ -21,6 +21,8 @@ from nearopt.agents.settings import OffPolicy
 from nearopt.agents.task import box_log_prior, discrete_log_prior
 from nearopt.agents.training import Choice, choose, keys, report_names, updates
 
+LEAST = 2**14  # transitions in a ring
+
 
 class World(NamedTuple):
     """Where one agent is: the environment's state, and (return, soft return, length) of the episode so far."""
@@ -29,23 +31,23 @@ class World(NamedTuple):
     running: Any
 
 
-class Tally(NamedTuple):
-    """What a block adds to the monitor: sums over finished episodes, their number; over updates, their number."""
+class Learned(NamedTuple):
+    """What updates change."""
 
-    finished: Any
-    episodes: Any
-    reports: Any
-    counts: Any
+    state: Any
+    reports: Any  # sums of what updates said, over
+    counts: Any  # the number of those that said it
+    finite: Any  # whether every loss so far was
 
 
 class Carry(NamedTuple):
     """All that a step changes."""
 
-    state: Any
+    learned: Learned
     world: World
     ring: dict[str, Any]
-    tally: Tally
-    finite: Any  # whether every loss so far was
+    finished: Any  # (return, soft return, length), summed over the episodes that ended
+    episodes: Any
 
 
 class Program(NamedTuple):
@@ -88,8 +90,8 @@ def interact(program: Program, carry: Carry, seed: Any, step: Any) -> Carry:
     method, settings, environment, _, offset = program
     draw, fresh = jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 1))
     before = environment.observe(carry.world.state)[None]
-    chosen = lambda: choose(method, settings, carry.state, before, keys(seed, step)[1])
-    guessed = lambda: at_random(settings, carry.state, before, draw)
+    chosen = lambda: choose(method, settings, carry.learned.state, before, keys(seed, step)[1])
+    guessed = lambda: at_random(settings, carry.learned.state, before, draw)
     choice = jax.lax.cond(step < settings.learning_starts, guessed, chosen) if settings.learning_starts else chosen()
     after, reward, terminated = environment.step(draw, carry.world.state, choice.action[0])
     running = carry.world.running + jnp.stack([reward, reward + choice.bonus[0], 1.0])
@@ -109,11 +111,8 @@ def interact(program: Program, carry: Carry, seed: Any, step: Any) -> Carry:
     world = World(
         jax.tree.map(lambda new, old: jnp.where(ended, new, old), begun, after), jnp.where(ended, 0.0, running)
     )
-    tally = carry.tally
-    tally = tally._replace(
-        finished=tally.finished + jnp.where(ended, running, 0.0), episodes=tally.episodes + ended.astype(jnp.int32)
-    )
-    return carry._replace(world=world, ring=ring, tally=tally)
+    finished = carry.finished + jnp.where(ended, running, 0.0)
+    return carry._replace(world=world, ring=ring, finished=finished, episodes=carry.episodes + ended.astype(jnp.int32))
 
 
 def at_random(settings: OffPolicy, state: Any, observation: Any, key: Any) -> Choice:
@@ -124,7 +123,7 @@ def at_random(settings: OffPolicy, state: Any, observation: Any, key: Any) -> Ch
         cost = -np.log(task.num_actions) - discrete_log_prior(prior, task, observation)[0, action]
     else:
         unit = jax.random.uniform(key, (1, task.action_size), minval=-1.0)
-        cost = -task.action_size * np.log(2) - box_log_prior(prior, task, observation, unit)
+        cost = -task.action_size * np.log(2) - box_log_prior(prior, task, observation, unit, settings.entropy_units)
         action = task.to_box(unit)
     return Choice(action, -jnp.exp(state.log_temperature) * cost)
 
@@ -151,17 +150,17 @@ def sample(program: Program, ring: dict[str, Any], seed: Any, step: Any) -> Batc
     return Batch(observation, action, reward, ring["next_observation"][last], terminated, later)
 
 
-def improve(program: Program, carry: Carry, seed: Any, step: Any) -> Carry:
+def improve(program: Program, learned: Learned, ring: dict[str, Any], seed: Any, step: Any) -> Learned:
     """The updates that are due after this step."""
-    batches = sample(program, carry.ring, seed, step)
-    state, reports = updates(program.method, program.settings, carry.state, batches, keys(seed, step)[0])
+    batches = sample(program, ring, seed, step)
+    state, reports = updates(program.method, program.settings, learned.state, batches, keys(seed, step)[0])
     told = ~jnp.isnan(reports)
-    tally = carry.tally._replace(
-        reports=carry.tally.reports + jnp.where(told, reports, 0.0).sum(axis=0),
-        counts=carry.tally.counts + told.sum(axis=0),
+    return Learned(
+        state,
+        learned.reports + jnp.where(told, reports, 0.0).sum(axis=0),
+        learned.counts + told.sum(axis=0),
+        learned.finite & (reports[:, program.names.index("finite")] > 0).all(),
     )
-    finite = carry.finite & (reports[:, program.names.index("finite")] > 0).all()
-    return carry._replace(state=state, tally=tally, finite=finite)
 
 
 # ---------------------------------------------------------------- many steps of many agents
@@ -172,9 +171,12 @@ def block(program: Program, carry: Carry, seeds: Any, first: Any, last: Any) -> 
 
     def step(number: Any, carry: Carry) -> Carry:
         carry = jax.vmap(partial(interact, program), in_axes=(0, 0, None))(carry, seeds, number)
-        learn = lambda carry: jax.vmap(partial(improve, program), in_axes=(0, 0, None))(carry, seeds, number + 1)
+        learn = lambda learned: jax.vmap(partial(improve, program), in_axes=(0, 0, 0, None))(
+            learned, carry.ring, seeds, number + 1
+        )
         due = (number + 1 > settings.learning_starts) & ((number + 1) % settings.train_freq == 0)
-        return jax.lax.cond(due, learn, lambda carry: carry, carry)
+        # The ring does not pass through the branch: there it would be copied.
+        return carry._replace(learned=jax.lax.cond(due, learn, lambda learned: learned, carry.learned))
 
     return jax.lax.fori_loop(first, last, step, carry)
 
@@ -189,17 +191,18 @@ def train(agents: list[Agent], session: Session) -> None:
     program = Program(
         first.method, first.settings, first.world.environment, first.learner.monitor.names, first.learner.offset
     )
-    capacity = min(first.settings.buffer_size, session.end - program.offset)
+    # A buffer that cannot fill is made smaller, to a power of 2: another call of `learn` then finds its program again.
+    capacity = min(first.settings.buffer_size, max(LEAST, 2 ** (session.end - program.offset - 1).bit_length()))
     seeds = jnp.asarray([agent.seed for agent in agents], jnp.uint32)
     carry = stack([start(agent, capacity) for agent in agents])
     while first.steps < session.end:
         begin, end = first.steps, session.until()
         after = block(program, carry, seeds, jnp.int32(begin), jnp.int32(end))
-        if not np.asarray(after.finite).all():
+        if not np.asarray(after.learned.finite).all():
             raise failed(program, agents, session, carry, seeds, begin, end)
         for number, agent in enumerate(agents):
             absorb(agent, after, number, begin, end)
-        carry = after._replace(tally=jax.tree.map(jnp.zeros_like, after.tally))
+        carry = afresh(after)
         session.after(agents)
 
 
@@ -211,8 +214,15 @@ def start(agent: Agent, capacity: int) -> Carry:
     slots = np.arange(oldest, buffer.inserted) % capacity
     for name, column in buffer.since(oldest).items():
         ring[name][slots] = column
-    tally = Tally(jnp.zeros(3), jnp.int32(0), jnp.zeros(names), jnp.zeros(names))
-    return Carry(agent.state, agent.learner.world, jax.tree.map(jnp.asarray, ring), tally, jnp.bool_(True))
+    learned = Learned(agent.state, jnp.zeros(names), jnp.zeros(names), jnp.bool_(True))
+    return Carry(learned, agent.learner.world, jax.tree.map(jnp.asarray, ring), jnp.zeros(3), jnp.int32(0))
+
+
+def afresh(carry: Carry) -> Carry:
+    """Without the sums, which the monitor has by now."""
+    zero = jnp.zeros_like
+    learned = carry.learned._replace(reports=zero(carry.learned.reports), counts=zero(carry.learned.counts))
+    return carry._replace(learned=learned, finished=zero(carry.finished), episodes=zero(carry.episodes))
 
 
 def stack(trees: list[Carry]) -> Carry:
@@ -223,12 +233,13 @@ def absorb(agent: Agent, after: Carry, number: int, begin: int, end: int) -> Non
     """What the steps begin, …, end − 1 have changed of one agent, the `number`th."""
     mine = lambda tree: jax.tree.map(lambda x: x[number], tree)
     learner = agent.learner
-    agent.state, agent.steps, learner.world = mine(after.state), end, mine(after.world)
+    agent.state, agent.steps, learner.world = mine(after.learned.state), end, mine(after.world)
     capacity = after.ring["reward"].shape[1]
     numbers = np.arange(max(begin, end - capacity), end) - learner.offset
     rows = {name: np.asarray(column)[number, numbers % capacity] for name, column in after.ring.items()}
     agent.buffer.extend(rows, int(numbers[0]))
-    learner.monitor.add(*(np.asarray(part, float) for part in mine(after.tally)))
+    sums = (after.finished, after.episodes, after.learned.reports, after.learned.counts)
+    learner.monitor.add(*(np.asarray(part[number], float) for part in sums))
 
 
 def failed(program: Program, agents: list[Agent], session: Session, carry: Carry, seeds: Any, begin: int, end: int):
@@ -236,15 +247,15 @@ def failed(program: Program, agents: list[Agent], session: Session, carry: Carry
     good, bad = begin, end  # finite after `good` steps, not after `bad`
     while bad - good > 1:
         middle = (good + bad) // 2
-        fine = np.asarray(block(program, carry, seeds, jnp.int32(begin), jnp.int32(middle)).finite).all()
+        fine = np.asarray(block(program, carry, seeds, jnp.int32(begin), jnp.int32(middle)).learned.finite).all()
         good, bad = (middle, bad) if fine else (good, middle)
     before = block(program, carry, seeds, jnp.int32(begin), jnp.int32(good))
     moved = jax.vmap(partial(interact, program), in_axes=(0, 0, None))(before, seeds, good)
     batches = jax.vmap(partial(sample, program), in_axes=(0, 0, None))(moved.ring, seeds, bad)
-    after = jax.vmap(partial(improve, program), in_axes=(0, 0, None))(moved, seeds, bad)
+    after = jax.vmap(partial(improve, program), in_axes=(0, 0, 0, None))(moved.learned, moved.ring, seeds, bad)
     number = int(np.argmin(np.asarray(after.finite)))
     for index, agent in enumerate(agents):
         absorb(agent, moved, index, begin, bad)
     batch = jax.tree.map(lambda x: np.asarray(x[number]), batches)
-    told = np.asarray(after.tally.reports - moved.tally.reports)[number]
+    told = np.asarray(after.reports - moved.learned.reports)[number]
     return session.diverged(agents[number], number, batch, dict(zip(program.names, told.tolist(), strict=True)))

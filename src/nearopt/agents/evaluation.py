@@ -99,6 +99,7 @@ def in_jax(
 ) -> Any:
     """(3, episodes), all at once: as many steps as the longest one has."""
     each = partial(jax.random.split, num=episodes)
+    first, key = jax.random.split(key)
     temperature = jnp.exp(state.log_temperature)
 
     def step(carry: tuple) -> tuple:
@@ -111,6 +112,6 @@ def in_jax(
         return number + 1, after, sums + jnp.where(going, more, 0.0), going & ~terminated
 
     going_on = lambda carry: (carry[0] < environment.max_episode_steps) & carry[3].any()
-    begun = jax.vmap(environment.reset)(each(jax.random.fold_in(key, -1)))
+    begun = jax.vmap(environment.reset)(each(first))
     begin = (jnp.int32(0), begun, jnp.zeros((3, episodes)), jnp.ones(episodes, bool))
     return jax.lax.while_loop(going_on, step, begin)[2]

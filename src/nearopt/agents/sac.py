@@ -120,11 +120,8 @@ def init(settings: Settings, key: PRNGKeyArray) -> State:
 
 # ---------------------------------------------------------------- the functions
 def policy(settings: Settings, actor: MLP, observation: Float[Array, "batch size"], noise: Array) -> Squashed:
-    """Actions in [−1, 1]^A, and their log-density in the units that `entropy_units` names."""
-    drawn = squash(gaussian(actor(observation), settings.log_std, settings.log_std_range), noise)
-    if settings.entropy_units == "box":
-        return drawn._replace(log_prob=drawn.log_prob - jnp.log(settings.task.half).sum())
-    return drawn
+    """Actions in [−1, 1]^A, and their log-density there."""
+    return squash(gaussian(actor(observation), settings.log_std, settings.log_std_range), noise)
 
 
 def q_values(critic: MLP, observation: Float[Array, "batch size"], unit: Float[Array, "batch A"]) -> Array:
@@ -134,7 +131,8 @@ def q_values(critic: MLP, observation: Float[Array, "batch size"], unit: Float[A
 
 def relative(settings: Settings, observation: Array, drawn: Squashed) -> Float[Array, " batch"]:
     """log π/p of the actions drawn: what temperature times it costs."""
-    return drawn.log_prob - box_log_prior(settings.prior, settings.task, observation, drawn.action)
+    prior = box_log_prior(settings.prior, settings.task, observation, drawn.action, settings.entropy_units)
+    return drawn.log_prob - prior
 
 
 def critic_target(settings: Settings, state: State, batch: Batch, noise: Array) -> Float[Array, " batch"]:

@@ -32,6 +32,7 @@ class OffPolicy:
     activation: str = "relu"
 
     n_steps = 1  # transitions in a window; a setting where an agent can learn from longer ones
+    entropy_units = "unit"  # of a flat prior over a box; a setting of SAC
 
     @property
     def tuned(self) -> bool:

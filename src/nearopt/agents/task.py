@@ -52,12 +52,16 @@ def discrete_log_prior(prior: Prior, task: Task, observation: Float[Array, "batc
 
 
 def box_log_prior(
-    prior: Prior, task: Task, observation: Float[Array, "batch size"], unit: Float[Array, "batch A"]
+    prior: Prior, task: Task, observation: Float[Array, "batch size"], unit: Float[Array, "batch A"], units: str
 ) -> Float[Array, " batch"]:
-    """log p(a|s) of actions in [−1, 1]^A: None flat (0), "uniform" (−A log 2), or a function of both."""
+    """log p(a|s) as a density over [−1, 1]^A: "uniform" is −A log 2, a function of both arguments what it says.
+
+    None is flat: density 1, per unit of [−1, 1] ("unit") or of the environment's own ("box").
+    """
     if callable(prior):
         return prior(observation, unit)
-    return jnp.full(unit.shape[:1], 0.0 if prior is None else -task.action_size * np.log(2), jnp.float32)
+    volume = -task.action_size * np.log(2) if prior else jnp.log(task.half).sum() if units == "box" else 0.0
+    return jnp.full(unit.shape[:1], volume, jnp.float32)
 
 
 def check_prior(prior: Prior, task: Task) -> Prior:

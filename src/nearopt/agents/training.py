@@ -184,13 +184,16 @@ def improve(agent: Agent, session: Session) -> None:
 
 def at_random(agent: Agent) -> Choice:
     """Actions drawn uniformly from all there are; their worth is that of the uniform policy."""
-    learner, task, prior = agent.learner, agent.settings.task, agent.settings.prior
+    learner, settings = agent.learner, agent.settings
+    task, prior = settings.task, settings.prior
     num, observation = learner.streams.num, jnp.asarray(learner.observation)
     if task.num_actions:
         action = learner.rng.integers(task.num_actions, size=num).astype(np.int32)
         cost = -np.log(task.num_actions) - np.asarray(discrete_log_prior(prior, task, observation))[range(num), action]
     else:
         unit = learner.rng.uniform(-1, 1, (num, task.action_size)).astype(np.float32)
-        cost = -task.action_size * np.log(2) - np.asarray(box_log_prior(prior, task, observation, unit))
+        cost = -task.action_size * np.log(2) - np.asarray(
+            box_log_prior(prior, task, observation, unit, settings.entropy_units)
+        )
         action = np.asarray(task.to_box(unit))
     return Choice(action, -agent.temperature * cost)

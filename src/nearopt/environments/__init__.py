@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 if TYPE_CHECKING:
-    from nearopt.environments.functional import Environment
+    from nearopt.environments.environment import Environment
 
-# id: (module, class of the environment in JAX, steps until an episode is truncated)
+# id: (module of this package, class of the environment in JAX, steps until an episode is truncated)
 TABLE = {
-    "nearopt/Pendulum-v0": ("nearopt.environments.pendulum", "Pendulum", 200),
+    "nearopt/Pendulum-v0": ("pendulum", "Pendulum", 200),
 }
 
 
@@ -30,7 +30,7 @@ def functional(id: str, kwargs: Mapping[str, Any] | None = None) -> "Environment
     if id not in TABLE:
         return None
     module, name, _ = TABLE[id]
-    return getattr(importlib.import_module(module), name)(**(kwargs or {}))
+    return getattr(importlib.import_module(f"nearopt.environments.{module}"), name)(**(kwargs or {}))
 
 
 register()

@@ -12,27 +12,50 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from nearopt.environments import physics
 from nearopt.environments.errors import RestoreError
 from nearopt.environments.plain import NotPlainError, from_plain
-from nearopt.environments.writing import CONTAINERS, is_fixed, is_foreign, is_from, is_python, subspaces
+from nearopt.environments.writing import CONTAINERS, called, is_fixed, is_foreign, is_from, is_python, subspaces
 
 KINDS = {name: kind for kind, name in CONTAINERS.items()}
 
 
 class Reader:
-    """One walk over plain data beside an environment. `changes` is what remains to be done to the environment.
+    """One walk over plain data beside an environment; `write` then does what it found, and `undo` takes it back.
 
     Raises: `RestoreError`.
     """
 
     def __init__(self) -> None:
-        self.changes: list[Callable[[], Any]] = []
+        self.changes: list[tuple[Callable[[], Any], Callable[[], Any]]] = []  # how to do each, and how to undo it
         self.made: list[Any] = []  # the mutable values by number, as `Writer` counts them
+
+    def root(self, data: Any, env: Any) -> None:
+        where = type(env).__name__
+        try:
+            if self.value(data, env, where) is not env:
+                raise self.misfit(where, "cannot become another object")
+        except RecursionError:
+            raise self.misfit(where, "cannot become data nested so deeply") from None
+
+    def write(self) -> None:
+        for do, _ in self.changes:
+            do()
+
+    def undo(self) -> None:
+        for _, undo in reversed(self.changes):
+            undo()
 
     def value(self, node: Any, live: Any, where: str) -> Any:
         """What stands at this place: a new value, or `live` (which is there now) after the changes."""
+        out = self.read(node, live, where)
+        if is_part(live) and out is not live:
+            raise self.misfit(where, f"is a {type(live).__name__}, and nothing in the data")
+        return out
+
+    def read(self, node: Any, live: Any, where: str) -> Any:
         try:
             match node:
                 case {"is": "same", "number": int(number)} if 0 <= number < len(self.made):
@@ -73,6 +96,8 @@ class Reader:
     # ------------------------------------------------------------ values
     def items(self, items: list[Any], live: Any, where: str) -> list[Any]:
         near = list(live) if isinstance(live, list | tuple) else []
+        if len(near) != len(items) and any(map(is_part, near)):
+            raise self.misfit(where, f"has {len(near)} parts, and {len(items)} in the data")
         near += [None] * (len(items) - len(near))
         return [self.value(item, near[i], f"{where}[{i}]") for i, item in enumerate(items)]
 
@@ -99,7 +124,9 @@ class Reader:
             raise NotPlainError
         if (array.shape, array.dtype) != (live.shape, live.dtype):
             raise NotPlainError
-        self.changes.append(functools.partial(np.copyto, live, array))
+        self.changes.append(
+            (functools.partial(np.copyto, live, array), functools.partial(np.copyto, live, live.copy()))
+        )
         return self.keep(live)
 
     # ------------------------------------------------------------ objects
@@ -112,21 +139,24 @@ class Reader:
         made = self.value(generator, None, where)
         if not isinstance(made, np.random.Generator | None):
             raise NotPlainError
-        self.changes.append(functools.partial(vars(live).__setitem__, "_np_random", made))
+        self.set(vars(live), "_np_random", made)
         return live
 
     def simulation(self, node: dict[str, Any], live: Any) -> Any:
         if not is_from(live, "mujoco", "MjData"):
             raise NotPlainError
         physics.check(live, node)
-        self.changes.append(functools.partial(physics.write, live, node))
+        before = physics.to_plain(live)
+        self.changes.append(
+            (functools.partial(physics.write, live, node), functools.partial(physics.write, live, before))
+        )
         return self.keep(live)
 
     def object(self, name: str, fixed: list[Any], attributes: dict[str, Any], live: Any, where: str) -> Any:
         if type(live).__qualname__ != name or not is_python(live):
             raise self.misfit(where, f"is a {type(live).__qualname__}, and the data that of a {name}")
         self.keep(live)
-        have = vars(live)
+        have, where = vars(live), called(live, where)
         for own, value in have.items():
             if own not in attributes and own not in fixed and not is_fixed(live, own, value):
                 raise self.misfit(f"{where}.{own}", "is missing in the data")
@@ -134,5 +164,16 @@ class Reader:
             if is_fixed(live, own, have.get(own)) or callable(getattr(type(live), own, None)):
                 raise self.misfit(f"{where}.{own}", "is no part of the state, and the data has it")
             new = self.value(attributes[own], have.get(own), f"{where}.{own}")
-            self.changes.append(functools.partial(have.__setitem__, own, new))
+            self.set(have, own, new)
         return live
+
+    def set(self, have: dict[str, Any], name: str, value: Any) -> None:
+        back = (
+            functools.partial(have.__setitem__, name, have[name]) if name in have else functools.partial(have.pop, name)
+        )
+        self.changes.append((functools.partial(have.__setitem__, name, value), back))
+
+
+def is_part(value: Any) -> bool:
+    """Whether the environment cannot do without this very object."""
+    return isinstance(value, gymnasium.Env | VectorEnv | gymnasium.Space) or is_from(value, "mujoco", "MjData")

@@ -99,6 +99,7 @@ class Writer:
         return {"is": "space", "generator": self.node(vars(value).get("_np_random"), where), "parts": parts}
 
     def object(self, value: Any, where: str) -> dict[str, Any]:
+        where = called(value, where)
         names = sorted(vars(value))
         fixed = [name for name in names if is_fixed(value, name, vars(value)[name])]
         attributes = {name: self.node(vars(value)[name], f"{where}.{name}") for name in names if name not in fixed}
@@ -129,6 +130,11 @@ def is_from(value: Any, where: str, name: str) -> bool:
 
 def package(value: Any) -> str:
     return type(value).__module__.partition(".")[0]
+
+
+def called(value: Any, where: str) -> str:
+    """An environment goes by the name of its class, whatever is wrapped around it."""
+    return type(value).__name__ if isinstance(value, gymnasium.Env | VectorEnv) else where
 
 
 def is_python(value: Any) -> bool:

@@ -77,15 +77,17 @@ class Contents:
 class Checkpoints:
     """The checkpoints in a folder, which need not exist yet.
 
-    >>> checkpoints = Checkpoints(folder)
-    >>> weights, reward = {"weights": np.ones(3)}, {"reward": np.arange(4.0)}
-    >>> checkpoints.write(4, weights, {"seed": 0}, reward, first=0, keep=1)
-    >>> newest = checkpoints.latest()
+    >>> import tempfile
+    >>> tensors, rows = {"weights": np.ones(3)}, {"reward": np.arange(4.0)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoints = Checkpoints(folder)
+    ...     checkpoints.write(4, tensors, {"seed": 0}, rows, first=0, keep=1)
+    ...     newest = checkpoints.latest()
     >>> newest.step, newest.facts, newest.first, newest.rows["reward"]
     (4, {'seed': 0}, 1, array([1., 2., 3.]))
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
 
     def write(
@@ -107,11 +109,12 @@ class Checkpoints:
         Raises: `ReplayError` (rows missing, columns changed, no checkpoint to go on from), `UnsaveableError`,
         `CannotSaveError` (a full disk, missing rights): then the last checkpoint is as it was.
         """
-        line, stale = self._line(step, first)
-        contents, chunks = plan(step, rows, first, keep, line[-1] if line else None)
-        document = {"facts": facts, "replay": asdict(contents)}
         home, beside = self.folder / f"step-{step:012d}", self.folder / f".step-{step:012d}"
+        chunks = []
         try:
+            line, stale = self._line(step, first)
+            contents, chunks = plan(step, rows, first, keep, line[-1] if line else None)
+            document = {"facts": facts, "replay": asdict(contents)}
             files.make_folder(self.folder)
             for other in stale:
                 remove(self.folder / f"step-{other:012d}")
@@ -126,7 +129,7 @@ class Checkpoints:
             for path in (beside, *(self.folder / name for name, _ in chunks)):
                 with contextlib.suppress(OSError):
                     remove(path)
-            if isinstance(error, UnsaveableError):
+            if isinstance(error, UnsaveableError | ReplayError):
                 raise
             raise cannot_save(home, error) from None
         sync_folder(self.folder)
@@ -214,7 +217,7 @@ class Checkpoints:
 
 def remove(path: Path) -> None:
     """Removes a file or a folder of files, if it is there. A checkpoint is first renamed to what nobody reads."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         if not path.name.startswith("."):
             path = path.rename(path.with_name(f".{path.name}"))
         for file in path.iterdir():

@@ -43,12 +43,12 @@ class RunDirectory:
 
     `config` is what `create` was given, `record` the rest of config.json: format, command, versions, machine.
 
-    >>> run = RunDirectory.create(folder / "run", {"algorithm": "sac", "seed": 0})
-    >>> RunDirectory.open(folder / "run").config
-    {'algorithm': 'sac', 'seed': 0}
-    >>> with run.lock():
-    ...     print(run.finished)
-    False
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = RunDirectory.create(Path(folder, "run"), {"algorithm": "sac", "seed": 0})
+    ...     with run.lock():
+    ...         print(RunDirectory.open(run.path).config, run.finished)
+    {'algorithm': 'sac', 'seed': 0} False
     """
 
     def __init__(self, path: Path, document: dict[str, Any]):

@@ -1,5 +1,6 @@
 """What can go wrong with the files of a run; every message ends with a mend."""
 
+import os
 from pathlib import Path
 
 from nearopt.mdp.errors import NearoptError
@@ -41,8 +42,8 @@ class CurveError(NearoptError):
     """Runs that have no learning curve in common."""
 
 
-def damaged(path: Path, what: str) -> DamagedFileError:
-    return DamagedFileError(f"{path} is damaged: {what}", "restore it from a copy, or write it anew")
+def damaged(path: str | os.PathLike[str], what: str) -> DamagedFileError:
+    return DamagedFileError(f"{path} is damaged: {what}", "restore a copy, or write it anew")
 
 
 def cannot_save(path: Path, error: Exception) -> CannotSaveError:

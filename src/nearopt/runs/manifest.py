@@ -1,18 +1,18 @@
 """JSON that is checked to the last byte: equal values have one text only, and the text holds its own checksum.
 
 >>> text = dump({"seed": 0})
->>> parse(text, "run.json")
+>>> parse(text, "x")
 {'seed': 0}
->>> parse(text.replace(b"0,", b"0 ,"), "run.json")
+>>> parse(text + b" ", "x")
 Traceback (most recent call last):
 ...
-nearopt.runs.errors.DamagedFileError: run.json is damaged: it is not what was written; restore it from a copy, ...
+nearopt.runs.errors.DamagedFileError: x is damaged: it is not what was written; restore a copy, or write it anew.
 """
 
 import hashlib
 import json
 import math
-from pathlib import Path
+import os
 from typing import Any
 
 from nearopt.runs.errors import UnsaveableError, damaged
@@ -27,7 +27,7 @@ def plain(value: Any, where: str = "facts", depth: int = DEPTH) -> Any:
     Whole numbers are exact whatever their size. Raises `UnsaveableError` for everything else, NaN and inf among it.
     """
     if depth == 0:
-        raise UnsaveableError(f"{where[:80]}... is nested deeper than {DEPTH} levels", "flatten it")
+        raise UnsaveableError(f"{where[:40]}... is nested deeper than {DEPTH} levels", "flatten it")
     if value is None or type(value) in (bool, str):
         return value
     if isinstance(value, dict):
@@ -57,7 +57,7 @@ def dump(document: dict[str, Any]) -> bytes:
     return text
 
 
-def parse(text: bytes, path: Path) -> dict[str, Any]:
+def parse(text: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
     """The document that `dump` wrote. Raises `DamagedFileError` for any text that `dump` does not write."""
     try:
         document = json.loads(text.decode("ascii"))

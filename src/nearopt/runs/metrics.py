@@ -24,17 +24,21 @@ class Metrics:
 
     `tensorboard=False` writes CSV only. `wandb` names a project of Weights & Biases to send them to as well.
 
-    >>> metrics = Metrics(folder, tensorboard=False)
-    >>> metrics.write(1000, {"return": -812.5, "episodes": 5}, {"seconds": 0.7})
-    >>> position = metrics.position()
-    >>> metrics.write(2000, {"return": -643.0}, {"seconds": 1.2})
-    >>> metrics.rewind(position)
-    >>> print((folder / "metrics.csv").read_text())
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     metrics = Metrics(folder, tensorboard=False)
+    ...     metrics.write(1000, {"return": -812.5, "episodes": 5}, {"seconds": 0.7})
+    ...     position = metrics.position()
+    ...     metrics.write(2000, {"return": -643.0}, {"seconds": 1.2})
+    ...     metrics.rewind(position)
+    ...     metrics.close()
+    ...     print(Path(folder, "metrics.csv").read_text())
     step,return,episodes
     1000,-812.5,5
+    <BLANKLINE>
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = True, wandb: str | None = None):
+    def __init__(self, folder: str | os.PathLike[str], tensorboard: bool = True, wandb: str | None = None):
         self.folder = Path(folder)
         self.metrics, self.timing = Table(self.folder / "metrics.csv"), Table(self.folder / "timing.csv")
         self.events = Events(self.folder / "tensorboard") if tensorboard else None
@@ -142,7 +146,7 @@ class Table:
             raise damaged(self.path, f"its columns are {', '.join(self.columns)}, and were {', '.join(columns)}")
         if have:
             with guard(self.path):
-                self.open().truncate(size)
+                os.truncate(self.path, size)
         self.columns, self.step = list(columns), position["step"]
 
     def flush(self) -> None:
@@ -179,7 +183,7 @@ def check_columns(names: Sequence[str]) -> list[str]:
 
 def number(name: str, value: Any) -> str:
     """The shortest text that reads back as the same number, in the number's own precision; "" for NaN and None."""
-    value = np.asarray(value)[()] if value is not None else np.nan
+    value = np.asarray(np.nan if value is None else value)[()]
     if isinstance(value, np.bool_ | np.integer):
         return str(int(value))
     if isinstance(value, np.floating):

@@ -21,7 +21,7 @@ import numpy as np
 from nearopt.mdp.errors import FileAccessError, MissingFileError, NearoptError
 from nearopt.mdp.files.atomic import sync_folder, write_atomically
 from nearopt.runs import manifest
-from nearopt.runs.errors import UnsaveableError, cannot_save, damaged
+from nearopt.runs.errors import DamagedFileError, UnsaveableError, cannot_save, damaged
 
 FORMAT = 1
 DTYPES = {"BOOL": "bool", "F16": "float16", "F32": "float32", "F64": "float64"}
@@ -65,7 +65,7 @@ def settle(folder: Path, name: str) -> None:
     """Finishes a `save` that was killed after its moment of change, and removes what one killed before it left."""
     try:
         wanted = read_manifest(folder, name)["file"]["sha256"]
-    except NearoptError:
+    except (MissingFileError, DamagedFileError):  # not: that it cannot be read just now
         wanted = None
     for path in list(folder.iterdir()):
         if found := re.fullmatch(rf"\.{re.escape(name)}-([0-9a-f]{{64}})\.safetensors", path.name):

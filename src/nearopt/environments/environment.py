@@ -1,0 +1,40 @@
+"""What an environment written in JAX is: pure functions of its state, so that a whole training run compiles."""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import gymnasium
+from jaxtyping import Array, Bool, Float, Key
+
+
+class Environment(eqx.Module):
+    """An environment as pure functions, for `jit` and `vmap`; float32.
+
+    A state is any PyTree of arrays of numbers. Actions are those of `action_space`, a Box (A,) or whole numbers from 0.
+    Time limits are counted by whoever steps: nothing here ends an episode after `max_episode_steps`.
+    """
+
+    max_episode_steps: eqx.AbstractVar[int]  # static
+
+    @property
+    @abstractmethod
+    def observation_space(self) -> gymnasium.Space:
+        """Of one observation."""
+
+    @property
+    @abstractmethod
+    def action_space(self) -> gymnasium.Space:
+        """Of one action."""
+
+    @abstractmethod
+    def reset(self, key: Key[Array, ""]) -> Any:
+        """A first state."""
+
+    @abstractmethod
+    def observe(self, state: Any) -> Float[Array, "size"]:
+        """What an agent sees of a state, `observation_space` flattened."""
+
+    @abstractmethod
+    def step(self, key: Key[Array, ""], state: Any, action: Array) -> tuple[Any, Float[Array, ""], Bool[Array, ""]]:
+        """(next state, reward, whether the episode has terminated there)."""
