@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -71,10 +72,11 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *why: Any) -> None:
+    def __exit__(self, kind: type | None, *why: Any) -> bool:
         self.held.close()
         if self.bar is not None:
             self.bar.close()
+        return kind is StopTraining  # a callback has had enough: no error
 
     # ------------------------------------------------------------ beginning
     def begin(self, agents: list[Any]) -> None:
@@ -87,11 +89,15 @@ class Session:
 
     def go_on(self, agents: list[Any], directories: list[RunDirectory], checkpoints: list[Checkpoint]) -> None:
         """An old run, from checkpoints of one step (none: from its start)."""
+        config = directories[0].config
+        self.wandb, self.end = config["wandb"], config["end"]
         for directory in directories:
             self.hold(directory)
         self.resumed = checkpoints
+        for checkpoint in checkpoints:
+            if checkpoint.warning:
+                warnings.warn(checkpoint.warning, stacklevel=3)
         self.seen = checkpoints[0].step if checkpoints else 0
-        self.end = directories[0].config["end"]
 
     def hold(self, directory: RunDirectory) -> None:
         self.held.enter_context(directory.lock())
@@ -110,6 +116,7 @@ class Session:
             end=self.end,
             log_every=self.log_every,
             checkpoint_every=self.checkpoint_every,
+            wandb=self.wandb,
             resume=how_it_resumes(world),
             settings=to_json(agent.settings),
         )
@@ -230,13 +237,14 @@ def resume(
     config = directories[0].config
     with Session(0, None, progress_bar, callback, config["log_every"], config["checkpoint_every"]) as session:
         session.go_on(agents, directories, common([Checkpoints(d.checkpoints) for d in directories]))
-        with contextlib.suppress(StopTraining):
-            learn(agents, session)
+        learn(agents, session)
     return agents
 
 
 def find(path: Path) -> list[RunDirectory]:
     """The run in a folder, or the runs of several seeds beneath it."""
+    if (path / "config.json").exists():
+        return [RunDirectory.open(path)]
     seeds = sorted(path.glob("seed-*"), key=lambda p: int(p.name[5:]) if p.name[5:].isdigit() else -1)
     return [RunDirectory.open(folder) for folder in seeds or [path]]
 
