@@ -17,7 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import nearopt as no
 from nearopt.environments.capture import capture, move, reason_not_exact, restore, same, verified
-from nearopt.environments.errors import CaptureError, RestoreError
+from nearopt.environments.errors import CaptureError
 from nearopt.environments.plain import GENERATORS, from_plain, to_plain
 from nearopt.environments.streams import Streams
 from tests.environments.counting import Counting
@@ -130,6 +130,16 @@ def test_capturing_changes_nothing_and_copies():
     assert same(data, before)
 
 
+def test_what_never_changes_is_left_alone():
+    env = gymnasium.make("Taxi-v4")
+    env.reset(seed=0)
+    text = json.dumps(capture(env), default=lambda array: array.tolist())
+    assert len(text) < 20_000 and '"P": ' not in text
+    env = gymnasium.make("HalfCheetah-v5")
+    env.reset(seed=0)
+    assert str(env.unwrapped.fullpath) not in str(capture(env))
+
+
 def test_streams_know_what_is_pending():
     def make():
         return Streams(SyncVectorEnv([lambda i=i: Counting(i) for i in range(3)]))
@@ -196,13 +206,13 @@ class Odd(gymnasium.Env):
         self.table = {("a", 1): {3, 4}, None: frozenset({"x"}), 2.0: [np.str_("u"), np.bool_(True)]}
         self.fortran = np.asfortranarray(self.np_random.normal(size=(50, 60)).astype(np.float32))
         self.text = np.array([b"ab", b"c"])
-        self.exact = np.longdouble(1) / 3
+        self.exact = np.complex64(1 / 3)
         self.swapped = np.arange(3.0).astype(">f8")
         self.shared[:] = 0
         return self.observe(), {}
 
     def observe(self):
-        return np.array([self.shared.sum(), len(self.memory), self.fortran.sum(), self.exact * 3 - 1], np.float64)
+        return np.array([self.shared.sum(), len(self.memory), self.fortran.sum(), self.exact.real], np.float64)
 
     def step(self, action):
         self.phase = Phase.RUN if action else Phase.WAIT
@@ -231,6 +241,20 @@ def test_every_kind_of_value():
     actions = actions_of(one, rng, 200)
     assert same(go_on(one, actions), go_on(other, actions))
     assert verified(Odd) is None
+
+
+def test_memory_of_a_simulation_is_written_where_it_is():
+    def make():
+        env = gymnasium.make("Hopper-v5")
+        env.unwrapped.position = env.unwrapped.data.qpos  # as some environments do, and read it in their rewards
+        return env
+
+    one, other = make(), make()
+    one.reset(seed=0)
+    one.step(one.action_space.sample())
+    restore(other, through_files(capture(one)))
+    np.testing.assert_array_equal(other.unwrapped.position, one.unwrapped.position)
+    assert other.unwrapped.position is other.unwrapped.data.qpos
 
 
 @pytest.mark.parametrize("kind", GENERATORS)
@@ -286,6 +310,7 @@ shared = np.zeros(4)
         ({"slots": Slots()}, "Counting.slots is a Slots, which"),
         ({"array": np.array([object()])}, "Counting.array is a ndarray, which"),
         ({"record": np.zeros(2, "f8,i4")}, "Counting.record is a ndarray, which"),
+        ({"long": np.longdouble(1)}, "Counting.long is a longdouble, which"),
         ({"old": np.random.RandomState(0)}, "Counting.old is a RandomState, which"),
         ({"order": __import__("collections").OrderedDict()}, "Counting.order is a OrderedDict, which"),
         ({"a": shared, "b": shared[:2]}, "Counting.b and Counting.a are views of the same array"),
@@ -294,7 +319,6 @@ shared = np.zeros(4)
 )
 def test_what_cannot_be_captured_is_named(attributes, message):
     env = with_attributes(**attributes)
-    assert gymnasium.utils.EzPickle  # the message names a path, not a memory address
     with pytest.raises(CaptureError, match=message) as caught:
         capture(env)
     assert caught.value.mend and reason_not_exact(env) == caught.value.problem
@@ -302,16 +326,17 @@ def test_what_cannot_be_captured_is_named(attributes, message):
         getattr(value, "close", int)()
 
 
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")  # SWIG's: an error there ends the process
 def test_box2d_is_named():
     env = gymnasium.make("LunarLander-v3")
     env.reset(seed=0)
-    assert "LunarLander" in reason_not_exact(env) or "world" in reason_not_exact(env)
+    assert reason_not_exact(env) == "LunarLander.drawlist[0] is a b2Body, which cannot be written as plain data"
     assert reason_not_exact(env) == verified(lambda: gymnasium.make("LunarLander-v3"))
     env.close()
 
 
 def test_other_processes_are_named():
-    env = AsyncVectorEnv([Counting] * 2)
+    env = AsyncVectorEnv([Counting] * 2, context="forkserver")  # JAX forbids to fork
     reason = reason_not_exact(env)
     env.close()
     assert reason.startswith("AsyncVectorEnv.")
@@ -324,18 +349,17 @@ class Hidden(Counting):
     total = 0.0
 
     def step(self, action):
-        observation, *rest = super().step(action)
+        observation, reward, terminated, truncated, info = super().step(action)
         Hidden.total += 1.0
-        return observation + Hidden.total, *rest
+        return observation + Hidden.total, reward, terminated, truncated, info
 
 
-class Forgetful(Counting):
-    """Sets a view of its own in `reset` only."""
+class Noisy(Counting):
+    """Draws from a generator that nobody holds."""
 
     def step(self, action):
-        self.noise = float(np.random.default_rng().random())
-        observation, *rest = super().step(action)
-        return observation + self.noise, *rest
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation + np.random.default_rng().random(), reward, terminated, truncated, info
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Hopper-v5", "next step", "disabled, buffers", "MDP"])
@@ -343,144 +367,9 @@ def test_good_environments_are_verified(name):
     assert verified(MAKERS[name]) is None
 
 
-@pytest.mark.parametrize("kind", [Hidden, Forgetful])
+@pytest.mark.parametrize("kind", [Hidden, Noisy])
 def test_hidden_state_is_found(kind):
     env = kind()
     env.reset(seed=0)
     assert reason_not_exact(env) is None
     assert "differ 0 steps after" in verified(kind)
-
-
-# ---------------------------------------------------------------- damaged data
-def started(id="CartPole-v1"):
-    env = gymnasium.make(id)
-    env.reset(seed=0)
-    env.step(env.action_space.sample())
-    return env
-
-
-def nodes(data, path=()):
-    """Every place in the data."""
-    yield path
-    if isinstance(data, dict | list):
-        for key in data if isinstance(data, dict) else range(len(data)):
-            yield from nodes(data[key], (*path, key))
-
-
-def changed(data, path, change):
-    data = copy.deepcopy(data)
-    if not path:
-        return change(data)
-    inner = data
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = change(inner[path[-1]])
-    return data
-
-
-CHANGES = {
-    "a number": lambda node: 12345.5,
-    "nothing": lambda node: {},
-    "a list": lambda node: [1],
-    "another kind": lambda node: {"is": "nonsense"},
-    "same": lambda node: {"is": "same", "number": 10**9},
-    "array": lambda node: np.zeros((3, 7), np.float32) if isinstance(node, np.ndarray) else np.array(["x"]),
-    "deep": lambda node: json.loads('{"is":"list","items":[' * 900 + "]}" * 900) if not isinstance(node, int) else -1,
-    "missing": lambda node: {key: node[key] for key in sorted(node)[1:]} if isinstance(node, dict) and node else "x",
-    "more": lambda node: node | {"reset": 1} if isinstance(node, dict) else None,
-}
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("id", ["CartPole-v1", "Hopper-v5"])
-def test_damaged_data_is_refused_or_harmless(id, change):
-    """Free attributes may take any plain value, so some damage is a state; all other damage is named, and undone."""
-    env, fresh = started(id), started(id)
-    data = capture(env)
-    before, refused, total = capture(fresh), 0, 0
-    for path in nodes(data):
-        try:
-            restore(fresh, changed(data, path, CHANGES[change]))
-        except RestoreError as error:
-            assert error.mend
-            refused += 1
-            assert same(capture(fresh), before), path
-        else:
-            restore(fresh, before)
-        total += 1
-    assert refused > 0.3 * total
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        ((), None, "TimeLimit cannot become None"),
-        ((), {}, "TimeLimit cannot become None, with"),
-        (("class",), "OrderEnforcing", "TimeLimit is a TimeLimit, and the data that of a OrderEnforcing"),
-        (("attributes", "_elapsed_steps"), [], r"TimeLimit._elapsed_steps cannot become \[\]"),
-        (("attributes", "step"), 1, "TimeLimit.step is no part of the state"),
-        (("attributes", "metadata"), {}, "TimeLimit.metadata is no part of the state"),
-    ],
-)
-def test_misfits_are_named(path, value, message):
-    env = started()
-    data = capture(env)
-    if path:
-        inner = data
-        for key in path[:-1]:
-            inner = inner[key]
-        inner[path[-1]] = value
-    with pytest.raises(RestoreError, match=message):
-        restore(started(), data if path else value)
-
-
-def test_the_state_of_another_environment_is_refused():
-    with pytest.raises(RestoreError, match="is a WalkerEnv|is a Walker2dEnv"):
-        restore(started("Walker2d-v5"), capture(started("Hopper-v5")))
-    with pytest.raises(RestoreError, match="TimeLimit"):
-        restore(gymnasium.make("CartPole-v1").unwrapped, capture(started()))
-
-
-def physics_of(data):
-    inner = data
-    for _ in range(3):
-        inner = inner["attributes"]["env"]
-    return inner["attributes"]["data"]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda node: node.update(state=node["state"][:-1]),
-        lambda node: node.update(state=node["state"].astype(np.float32)),
-        lambda node: node["fields"].pop("xpos"),
-        lambda node: node["fields"].update(ncon=np.zeros(1)),
-        lambda node: node["fields"].update(xpos=node["fields"]["xpos"].T.copy()),
-        lambda node: node["flags"].update({name: 7 for name in node["flags"]}),
-    ],
-)
-def test_damaged_physics_is_refused(damage):
-    env = started("Hopper-v5")
-    data, before = capture(env), capture(env)
-    damage(physics_of(data))
-    with pytest.raises(RestoreError, match="HopperEnv.data cannot become 'MjData'"):
-        restore(env, data)
-    assert same(capture(env), before)
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "value"),
-    [("MT19937", "pos", 10**6), ("MT19937", "pos", -1), ("Philox", "buffer_pos", 77), ("Philox", "buffer_pos", -1)],
-)
-def test_generators_that_would_read_elsewhere_are_refused(kind, name, value):
-    env = started()
-    env.unwrapped.np_random = np.random.Generator(getattr(np.random, kind)(0))
-    data = capture(env)
-    inner = data
-    for _ in range(3):
-        inner = inner["attributes"]["env"]
-    state = inner["attributes"]["_np_random"]["state"]
-    (state["state"] if name == "pos" else state)[name] = value
-    with pytest.raises(RestoreError, match="_np_random cannot become 'generator'"):
-        restore(started(), data)

@@ -74,7 +74,7 @@ def test_vectors_in_every_mode(mode, actions, copy):
 
 
 def test_a_vector_in_other_processes():
-    env = several(AutoresetMode.SAME_STEP, kind=AsyncVectorEnv)
+    env = several(AutoresetMode.SAME_STEP, kind=AsyncVectorEnv, context="forkserver")  # JAX forbids to fork
     lists, _ = recorded(Streams(env), choose_number)
     env.close()
     for i, found in enumerate(lists):
@@ -101,13 +101,15 @@ def test_seeds_are_those_of_single_environments():
 
 def test_observations_of_dictionaries_in_every_mode():
     class Sorted(gymnasium.ObservationWrapper):
-        observation_space = Dict(count=Box(-np.inf, np.inf, (3,), np.float64), parity=Discrete(2))
+        def __init__(self):
+            super().__init__(Counting())
+            self.observation_space = Dict(count=Box(-np.inf, np.inf, (3,), np.float64), parity=Discrete(2))
 
         def observation(self, observation):
             return {"count": observation, "parity": int(observation[2]) % 2}
 
     for mode in MODES:
-        streams = Streams(SyncVectorEnv([lambda: Sorted(Counting())] * 2, autoreset_mode=mode))
+        streams = Streams(SyncVectorEnv([Sorted] * 2, autoreset_mode=mode))
         observation = streams.reset(0)
         for _ in range(20):
             moves = streams.step(np.zeros(2, int))
@@ -180,6 +182,8 @@ def batched(env):
         (lambda: make("CartPole-v1", {"colour": 1}), e.EnvironmentArgumentError, "colour"),
         (lambda: make("CartPole-v1", {"colour": 1}, num=2), e.EnvironmentArgumentError, "colour"),
         (lambda: check_id("os:X-v0"), e.EnvironmentIdError, "'os:X-v0'"),
+        (lambda: check_id("GymV26Environment-v0"), e.EnvironmentIdError, "GymV26"),
+        (lambda: make("nearopt/Pendulum-v0", {"colour": 1}), e.EnvironmentArgumentError, "colour"),
         (lambda: check_id(3), e.EnvironmentIdError, "3"),
     ],
 )

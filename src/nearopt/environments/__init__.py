@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
+from nearopt.environments.errors import EnvironmentArgumentError
+
 if TYPE_CHECKING:
     from nearopt.environments.environment import Environment
 
@@ -26,11 +28,16 @@ def register() -> None:
 
 
 def functional(id: str, kwargs: Mapping[str, Any] | None = None) -> "Environment | None":
-    """The environment in JAX behind an id of `TABLE`; None for any other id."""
+    """The environment in JAX behind an id of `TABLE`; None for any other id. Raises: `EnvironmentArgumentError`."""
     if id not in TABLE:
         return None
     module, name, _ = TABLE[id]
-    return getattr(importlib.import_module(f"nearopt.environments.{module}"), name)(**(kwargs or {}))
+    kind = getattr(importlib.import_module(f"nearopt.environments.{module}"), name)
+    try:
+        return kind(**(kwargs or {}))
+    except TypeError as error:
+        mend = f"give those of nearopt.environments.{module}.{name}"
+        raise EnvironmentArgumentError(f"{id} was given {dict(kwargs or {})} ({error})", mend) from None
 
 
 register()

@@ -17,6 +17,8 @@ from nearopt.environments.errors import CaptureError, RestoreError
 from nearopt.environments.reading import Reader
 from nearopt.environments.writing import Writer
 
+TRIED = 20  # steps, in `verified`: before the state is captured, from there to a reset, and after it
+
 
 def capture(env: Any) -> dict[str, Any]:
     """The state of an environment (or of `Streams`): nested dictionaries and lists of JSON's scalars and NumPy arrays.
@@ -82,7 +84,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 # ---------------------------------------------------------------- does it go on?
-def verified(make_env: Callable[[], Any], steps: int = 20) -> str | None:
+def verified(make_env: Callable[[], Any]) -> str | None:
     """Tries it: one environment takes random steps, another one its state, then both go the same way across a reset.
 
     None where observations, rewards and flags are the same to the last bit; otherwise the reason, in a sentence.
@@ -92,11 +94,11 @@ def verified(make_env: Callable[[], Any], steps: int = 20) -> str | None:
         actions = copy.deepcopy(one.action_space)
         actions.seed(0)
         one.reset(seed=0)
-        for _ in range(steps):
+        for _ in range(TRIED):
             move(one, actions.sample())
         restore(other, capture(one))
-        for step in range(2 * steps):
-            if step == steps:
+        for step in range(2 * TRIED):
+            if step == TRIED:
                 found = [outcome(env.reset()[0]) for env in (one, other)]
             else:
                 action = actions.sample()

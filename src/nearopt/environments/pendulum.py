@@ -41,7 +41,7 @@ class Pendulum(Environment):
     ) -> tuple[Float[Array, "2"], Float[Array, ""], Bool[Array, ""]]:
         angle, velocity = state
         torque = jnp.clip(action[0], -MAX_TORQUE, MAX_TORQUE)
-        cost = wrap(angle) ** 2 + 0.1 * velocity**2 + 0.001 * torque**2
+        cost = angle**2 + 0.1 * velocity**2 + 0.001 * torque**2
         pull = 3 * GRAVITY / (2 * LENGTH) * jnp.sin(angle) + 3 / (MASS * LENGTH**2) * torque
         velocity = jnp.clip(velocity + pull * TIME_STEP, -MAX_SPEED, MAX_SPEED)
         angle = wrap(angle + velocity * TIME_STEP)  # Gymnasium lets it grow, which costs digits in float32

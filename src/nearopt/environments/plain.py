@@ -49,10 +49,15 @@ def array_to_plain(array: np.ndarray) -> Any:
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     if array.dtype in NUMERIC and order == "C":
         return array.copy("C")
-    if array.dtype.hasobject or array.dtype.kind == "V":
+    if not writable(array.dtype):
         raise NotPlainError
     data = np.frombuffer(array.tobytes(order), np.uint8).copy()
     return {"is": "array", "dtype": array.dtype.str, "shape": list(array.shape), "order": order, "data": data}
+
+
+def writable(dtype: np.dtype) -> bool:
+    """Whether the bytes of an array are its values: no addresses, and no padding, which long double has too."""
+    return not dtype.hasobject and dtype.kind != "V" and dtype.char not in "gG"
 
 
 def generator_to_plain(bits: Any) -> dict[str, Any]:
@@ -94,14 +99,14 @@ def from_plain(node: Any) -> Any:
                 return from_plain(inner)[()]
             case {"is": "generator", "state": state, "seeds": seeds}:
                 return generator_from_plain(tree(state, from_plain), tree(seeds, from_plain))
-    except (TypeError, ValueError, KeyError, OverflowError, IndexError):
+    except (AttributeError, TypeError, ValueError, KeyError, OverflowError, IndexError):
         pass
     raise NotPlainError
 
 
 def array_from_plain(node: dict[str, Any]) -> np.ndarray:
     dtype = np.dtype(node["dtype"])
-    if dtype.hasobject or dtype.kind == "V" or node["order"] not in ("C", "F"):
+    if not writable(dtype) or node["order"] not in ("C", "F") or min(node["shape"], default=0) < 0:
         raise NotPlainError
     flat = np.frombuffer(node["data"].astype(np.uint8, casting="no").tobytes(), dtype)
     return flat.reshape(node["shape"], order=node["order"]).copy(order="K")
@@ -110,7 +115,7 @@ def array_from_plain(node: dict[str, Any]) -> np.ndarray:
 def generator_from_plain(state: dict[str, Any], seeds: dict[str, Any] | None) -> np.random.Generator:
     position = {"MT19937": lambda: state["state"]["pos"], "Philox": lambda: state["buffer_pos"]}
     if not 0 <= position.get(state["bit_generator"], int)() <= (624 if state["bit_generator"] == "MT19937" else 4):
-        raise NotPlainError  # NumPy would read there
+        raise NotPlainError  # NumPy 2.1 would read there
     if seeds is not None and not 1 <= seeds["pool_size"] <= 64:
         raise NotPlainError
     bits = GENERATORS[state["bit_generator"]](None if seeds is None else np.random.SeedSequence(**seeds))
