@@ -1,1 +1,0 @@
-"""Agents that learn near-optimal policies from experience: the same backup, sampled."""

@@ -162,9 +162,7 @@ def failure(agent: Any, batches: Batch, seed: int, step: int) -> tuple[dict[str,
 def repeat(folder: str | Path, name: str = "update", prior: Any = None) -> tuple[Any, dict[str, np.ndarray]]:
     """Does the updates again that stopped a run: (state before them, what they report, one entry per update).
 
-    >>> state, reports = repeat("runs/pendulum/failure")  # doctest: +SKIP
-    >>> reports["critic_loss"]  # doctest: +SKIP
-    array([nan], dtype=float32)
+    `folder` is the run's folder `failure`. A prior that was a function is given again.
     """
     from nearopt.agents.agent import init, task_of
     from nearopt.agents.training import again
