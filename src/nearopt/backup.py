@@ -114,7 +114,7 @@ def curved_mean_jvp(primals: tuple, tangents: tuple) -> tuple[Mean, Mean]:
     """dM = Σ ω dx + dθ KL(ω‖p)/θ² + Σ (e^h − 1)/θ dp, with ω the tilted probabilities and h = θ(x − M) = log ω/p.
 
     With Σ p e^h = 1 the divergence is Σ p (h e^h − e^h + 1), every term at least 0: nothing cancels; branches of −inf,
-    where e^h = 0, have their part p in it. dp sums to 0.
+    where e^h = 0, have their part p in it, and −dp/θ. dp sums to 0.
     """
     (x, probability, scale), (dx, dp, dscale) = primals, tangents
     row = curved_mean(x, probability, scale)
@@ -127,8 +127,9 @@ def curved_mean_jvp(primals: tuple, tangents: tuple) -> tuple[Mean, Mean]:
     bend = jnp.where(near, probability * gap**2 * polynomial(h, CHI), (weight * (h - 1) + probability) / theta**2)
     grow = jnp.where(near, gap * polynomial(h, PHI), jnp.expm1(jnp.where(near, 0.0, h)) / theta)
     zero = lambda terms: jnp.where(live, terms, 0.0).sum(axis=0)
-    lost = jnp.where((x == -jnp.inf) & (row.mean > -jnp.inf), probability, 0.0).sum(axis=0) / theta**2
-    dmean = zero(weight * dx) + (zero(bend) + lost) * dscale + zero(grow * dp)
+    lost = lambda terms: jnp.where((x == -jnp.inf) & (row.mean > -jnp.inf), terms, 0.0).sum(axis=0)
+    dscaled = (zero(bend) + lost(probability) / theta**2) * dscale
+    dmean = zero(weight * dx) + dscaled + zero(grow * dp) - lost(dp) / theta
     d = jnp.where(live, x - row.shift, 0.0)
     dtotal = row.total * zero(weight * (scale * dx + d * dscale)) + zero(jnp.exp(scale * d) * dp)
     return row, Mean(dmean, jnp.zeros_like(row.shift), dtotal)
