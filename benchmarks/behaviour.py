@@ -74,7 +74,7 @@ def likelihood(side: int = 316, count: int = 10_000, decisions: int = 100, width
         for horizon in (None, decisions):
             model = no.BehaviourModel(mdp, features=features, horizon=horizon)
             family = model.family(horizon)
-            data, penalties = data_of(model.collect(seen, family)), model.penalties()
+            data, penalties = data_of(model.collect(seen, family, horizon)), model.penalties()
             guess = jnp.zeros(family.blocks.size)
             thetas = iter(rng.normal(0, 0.1, (10, width)))
             work = lambda: value_and_gradient(jnp.asarray(next(thetas)), family, data, penalties, guess)  # noqa: B023

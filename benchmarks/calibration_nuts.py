@@ -251,7 +251,7 @@ def fitted(case: Case, recorded: no.Trajectories) -> tuple[Fit, bool]:
         return model.fit(recorded).fit_, True
     except (ValueError, UnboundLocalError):  # ours and SciPy's
         family = model.family(case.span)
-        decisions = model.collect(recorded, family)
+        decisions = model.collect(recorded, family, model.horizon)
         return Fit(family, family.start, decisions, model.penalties(), np.ones(len(family.start), bool)), False
 
 

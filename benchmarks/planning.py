@@ -13,9 +13,8 @@ import nearopt as no
 from benchmarks.harness import Row, best, race
 from benchmarks.peers import SOLVERS, quantecon_sweep, solved, tables, timed
 from benchmarks.rows import best_once, slip_grid
-from nearopt.functional import make_problem
 from nearopt.inference.messages import backward_step
-from nearopt.problem import Problem
+from nearopt.problem import Problem, make_problem
 
 
 def random_mdp(states: int, actions: int, branches: int, discount: float, local: bool = False) -> no.MDP:
@@ -55,7 +54,7 @@ def sweep(states: int = 500_000, actions: int = 4, branches: int = 4, repeats: i
             blocks = mdp.blocks.blocks
             moved = sum(b.probability.nbytes + b.next_state.nbytes + b.reward.nbytes for b in blocks) + 16 * states
             start = mdp.blocks.from_states(jnp.asarray(value))
-            problems = [make_problem(mdp, 1, temperature=t, optimism=0.0) for t in (1.0, 0.0)]
+            problems = [make_problem(mdp.blocks, 1, temperature=t, optimism=0.0) for t in (1.0, 0.0)]
             works: list[Callable] = [partial(backward_step, p, start, p.timed()) for p in problems]
             try:
                 works.append(partial(quantecon_sweep(tables(mdp)), value))
@@ -105,7 +104,7 @@ def value_iteration_sweeps(mdp: no.MDP, temperature: float, tol: float, most: in
     """
     gain = mdp.discount / (1 - mdp.discount)
     with jax.enable_x64(True):
-        problem = make_problem(mdp, 1, temperature=temperature, optimism=0.0)
+        problem = make_problem(mdp.blocks, 1, temperature=temperature, optimism=0.0)
         value, widths = jnp.zeros(mdp.blocks.size), {}
         for count in range(1, most + 1):
             before, value = value, backward_step(problem, value, problem.timed())

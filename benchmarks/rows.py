@@ -31,7 +31,7 @@ def large(side: int = 1000, horizon: int = 10, repeats: int = 2) -> Iterator[Row
         table = sum(b.probability.nbytes + b.next_state.nbytes for b in mdp.blocks.blocks)
         vectors = 3 * 8 * mdp.num_states  # read one, gather one, write one
         for optimism in (1.0, 0.0):
-            problem = make_problem(mdp, horizon, optimism=optimism)
+            problem = make_problem(mdp.blocks, horizon, optimism=optimism)
             values = backward(problem, horizon)
             name = f"{mdp.num_states:,} states, {mdp.num_branches:,} branches, T={horizon}, optimism {optimism:g}"
             moved = horizon * (table + vectors)

@@ -24,7 +24,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from nearopt.backup import Scalar, is_zero
-from nearopt.behaviour.decisions import Decisions, collect, steps
+from nearopt.behaviour.decisions import collect, steps
 from nearopt.behaviour.likelihood import each, log_policy, with_discount
 from nearopt.checks import check_dials, check_discount, check_horizon, check_model, check_span
 from nearopt.inference.messages import backward, filtered, first_state, smoothed
@@ -106,7 +106,7 @@ def infer(
     traced, limits = dials(temperature, optimism)
     traced |= {"reward": reward, "log_prior": log_prior, "final_value": final_value}
     horizon = check_horizon(horizon)
-    function = lambda arguments: whole(make_problem(mdp, horizon, **arguments, **limits), horizon)
+    function = lambda arguments: whole(make_problem(mdp.blocks, horizon, **arguments, **limits), horizon)
     return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
 
 
@@ -147,7 +147,7 @@ def solve(
     traced |= {"reward": reward, "log_prior": log_prior}
 
     def function(arguments: dict[str, Any]) -> Stationary:
-        return settled(make_problem(mdp, None, **arguments, **limits))
+        return settled(make_problem(mdp.blocks, None, **arguments, **limits))
 
     return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
 
@@ -199,16 +199,16 @@ def log_likelihood(
     def function(arguments: dict[str, Any]) -> Float[Array, " n"]:
         given = arguments | limits
         gamma = given.pop("discount", None)
-        problem = make_problem(mdp, span, **given)
-        return likelihoods(with_discount(problem, gamma), decisions)
+        problem = make_problem(mdp.blocks, span, **given)
+        logs = at_cells(with_discount(problem, gamma), decisions.cell, decisions.length)
+        return each(logs, decisions)  # outside: its shapes are those of the data, which would be compiled for anew
 
     return function(traced) if jax.config.jax_enable_x64 else in_float64(function, traced)
 
 
 @eqx.filter_jit
-def likelihoods(problem: Problem, decisions: Decisions) -> Float[Array, " n"]:
-    guess = jnp.zeros(problem.blocks.size)
-    return each(log_policy(problem, decisions.cell, decisions.length, guess).log_policy, decisions)
+def at_cells(problem: Problem, cell: ArrayLike, length: ArrayLike | None) -> Float[Array, "G T D"]:
+    return log_policy(problem, cell, length, jnp.zeros(problem.blocks.size)).log_policy
 
 
 def dials(temperature: Scalar, optimism: Scalar) -> tuple[dict[str, Any], dict[str, Any]]:

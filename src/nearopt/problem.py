@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 from nearopt.backup import Scalar, Step, backup, going_on, is_one, is_zero, scale_of
 from nearopt.mdp.blocks import Blocks
 from nearopt.mdp.errors import AmbiguousRewardError, FinalValueError, PriorShapeError
-from nearopt.mdp.model import MDP
 
 
 class Problem(eqx.Module):
@@ -95,19 +94,6 @@ def safe_log(p: Array) -> Array:
 
 
 def make_problem(
-    mdp: MDP,
-    horizon: int | None,
-    reward: Any = None,
-    temperature: Scalar = 1.0,
-    optimism: Scalar = 1.0,
-    log_prior: Any = None,
-    final_value: Any = None,
-) -> Problem:
-    """The task in block order; horizon None: the same at every step, for ever. Call it under 64-bit JAX."""
-    return pose(mdp.blocks, horizon, reward, temperature, optimism, log_prior, final_value)
-
-
-def pose(
     blocks: Blocks,
     horizon: int | None,
     reward: Any = None,
@@ -117,7 +103,10 @@ def pose(
     final_value: Any = None,
     timed: bool | None = None,
 ) -> Problem:
-    """`make_problem` of a model that is already laid out; timed: whether the reward has a leading axis of time."""
+    """The task in block order; horizon None: the same at every step, for ever. Call it under 64-bit JAX.
+
+    timed: whether the reward has a leading axis of time, where its shape is not to tell.
+    """
     shape = blocks.slot.shape
     rewards, timed_reward = reward_blocks(blocks, horizon, reward, timed)
     timed_prior = horizon is not None and log_prior is not None and jnp.ndim(log_prior) == 3

@@ -53,12 +53,18 @@ def behaviour(mdp, agent, n, horizon=T, seed=0):
     return no.Trajectories(walks.state, walks.action, subject=np.arange(n) % 4)
 
 
+def cut(trajectories, lengths):
+    """The first decisions of some trajectories, so many (n,)."""
+    keep = np.arange(trajectories.state.shape[1]) <= np.asarray(lengths)[:, None]
+    return no.Trajectories(np.where(keep, trajectories.state, -1), np.where(keep[:, 1:], trajectories.action, -1))
+
+
 def at(model, trajectories, theta):
     """The model as if θ had been fitted: nothing is optimised."""
     theta = np.asarray(theta, float)
     with jax.enable_x64(True):
         family = model.family(steps(trajectories, model.horizon))
-        decisions = model.collect(trajectories, family)
+        decisions = model.collect(trajectories, family, model.horizon)
         model.fit_ = Fit(family, theta, decisions, model.penalties(), np.ones(len(theta), bool))
     model.horizon_ = model.horizon
     for name in ("stderr_", "identifiability_", "num_parameters_"):

@@ -11,7 +11,7 @@ from nearopt.behaviour.baselines import EmpiricalMarkov, HardWithLapses, Uniform
 from nearopt.behaviour.comparison import compare, cross_validate
 from nearopt.behaviour.simulate import simulate
 from nearopt.mdp.errors import GroupError, NoDecisionsError, PenaltyError
-from tests.behaviour.small import A, S, T, at, behaviour, world
+from tests.behaviour.small import A, S, T, at, behaviour, cut, world
 
 MDP, FEATURES, AGENT = world()
 SEEN = behaviour(MDP, AGENT, 30)
@@ -75,7 +75,11 @@ def test_refusals():
 def test_the_rate_of_lapses_is_found():
     hard = best = np.eye(A)[[0, 1, 1, 0]]
     model = SimpleNamespace(
-        mdp=MDP, policy_of=lambda hard: best, num_parameters_=3.0, horizon_=None, fit_=SimpleNamespace(family=None)
+        mdp=MDP,
+        policy_of=lambda span, hard: best,
+        num_parameters_=3.0,
+        horizon_=None,
+        fit_=SimpleNamespace(family=None),
     )
     for rate in (0.0, 0.1, 0.6):
         seen = simulate(MDP, (1 - rate) * hard + rate / A, np.zeros(400, int), np.full(400, 20), seed=1)
@@ -94,6 +98,36 @@ def test_the_hard_policy_is_that_of_hard_control():
         q = FEATURES @ coef + 0.8 * AGENT.transition @ value
         value, best = q.max(1), [np.eye(A)[q.argmax(1)], *best]
     np.testing.assert_array_equal(model.policy_of(hard=True), best)
+
+
+def test_lapses_of_who_knows_when_it_ends():
+    """Each trajectory goes through the last steps of the best policy, also one longer than any before."""
+    coef, seen = 3000 * np.random.default_rng(26).normal(size=(S, A)), behaviour(MDP, AGENT, 40)
+    model = at(no.BehaviourModel(MDP, reward="state_action", horizon="episode"), seen, coef.reshape(-1))
+    value, best = np.zeros(S), []
+    for _ in range(T):
+        q = coef + 0.8 * AGENT.transition @ value
+        value, best = q.max(1), [q.argmax(1), *best]
+    assert (best[0] != best[-1]).any()
+
+    def hits(seen):
+        return [
+            sum(best[T - n + t][s[t]] == a[t] for t in range(n))
+            for s, a, n in zip(seen.state, seen.action, seen.length, strict=True)
+        ]
+
+    seen = cut(seen, np.arange(40) % 3 + 1)
+    short = cut(seen, np.minimum(seen.length, 2))
+    solved = []
+    solve = model.policy_of
+    model.policy_of = lambda span, hard: solved.append(span) or solve(span, hard)
+    fit = HardWithLapses(model).fit(short)
+    assert abs(fit.lapse_ / 2 - 1 + np.sum(hits(short)) / np.sum(short.length)) < 0.01
+    for other, calls in ((short, [2]), (seen, [2, 3]), (short[:5], [2, 3])):
+        found, right = fit.log_likelihoods(other)[0], np.array(hits(other))
+        logs = np.log([fit.lapse_ / 2, 1 - fit.lapse_ / 2])
+        np.testing.assert_allclose(found, right * logs[1] + (other.length - right) * logs[0])
+        assert solved == calls
 
 
 # ---------------------------------------------------------------- comparing
@@ -120,6 +154,21 @@ def test_every_number_of_a_comparison():
     np.testing.assert_allclose(second.error, np.sqrt(10 * gap.var(ddof=1)) / 30)
     with pytest.raises(GroupError, match="held-out"):
         compare(models, train, SEEN[:0])
+
+
+def test_a_gap_that_is_the_same_everywhere_has_no_error_whatever_the_lengths():
+    lengths = np.array([3, 1, 2, 3, 1])
+    held_out = cut(SEEN[:5], lengths)
+    judge = lambda seen, each: (each * seen.length, int(seen.length.sum()))
+    model = lambda each: SimpleNamespace(policy_=0, num_parameters_=0, log_likelihoods=lambda seen: judge(seen, each))
+    first, second, third = compare({"a": model(-0.5), "b": model(-0.7), "c": Uniform(MDP)}, SEEN, held_out)
+    assert (first.error, first.difference) == (0, 0)
+    np.testing.assert_allclose([second.difference, third.difference], [0.2, np.log(A) - 0.5])
+    np.testing.assert_allclose([second.error, third.error], 0, atol=1e-12)
+    uneven = [model(-0.5), model(np.array([-0.7, -0.7, -0.7, -0.9, -0.7]))]
+    _, other = compare(dict(zip("ab", uneven, strict=True)), held_out, held_out)
+    even = np.array([0.2, 0.2, 0.2, 0.4, 0.2]) * lengths - 2.6 / 10 * lengths
+    np.testing.assert_allclose(other.error, np.sqrt(5) * even.std(ddof=1) / 10)
 
 
 def test_a_model_that_is_fitted_is_not_fitted_again():

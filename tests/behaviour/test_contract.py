@@ -1,5 +1,7 @@
 """`BehaviourModel` keeps scikit-learn's contract, and stops where its objective, computed by the oracle, is flat."""
 
+import copy
+import pickle
 from dataclasses import replace
 
 import equinox as eqx
@@ -155,6 +157,31 @@ def test_what_a_fit_gives(world, fitted):
         np.testing.assert_allclose(low, fitted.coef_ - 1.959963985 * error, rtol=1e-8)
         np.testing.assert_allclose(high, fitted.coef_ + 1.959963985 * error, rtol=1e-8)
     np.testing.assert_array_equal(fitted.stderr_, fitted.stderr("hessian"))
+
+
+def test_another_value_of_a_dial_is_not_compiled_anew(world):
+    mdp, features, _, recorded = world
+    calls = []
+    reward = lambda coef, features: calls.append(1) or features @ coef
+
+    def traces(**dials):
+        before = len(calls)
+        no.BehaviourModel(mdp, reward=reward, features=features, l2=0.01, horizon=T, **dials).fit(recorded)
+        return len(calls) - before
+
+    first, again = (traces(discount=0.5, temperature=0.7, optimism=0.3) for _ in range(2))
+    assert first > again == traces(discount=0.6, temperature=0.9, optimism=-0.2)
+
+
+def test_a_fitted_model_may_be_copied_and_pickled(world):
+    """Under JAX's default of 32 bits, in which the package has not left its 64."""
+    mdp, features, _, recorded = world
+    model = no.BehaviourModel(mdp, features=features, l2=0.01, temperature=0.7, discount=0.6).fit(recorded)
+    known = model.log_likelihoods(recorded)[0], model.stderr("sandwich")
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert (other.coef_ == model.coef_).all() and other.score(recorded) == model.score(recorded)
+        np.testing.assert_array_equal(other.log_likelihoods(recorded)[0], known[0])
+        np.testing.assert_array_equal(other.stderr("sandwich"), known[1])
 
 
 # ---------------------------------------------------------------- splitting and searching

@@ -172,6 +172,21 @@ def test_features_that_say_nothing():
         assert (model.reward_ == 0).all() and "zero everywhere" in model.message_
 
 
+def test_a_reward_of_zero_that_comes_in_every_scale():
+    """It has no direction, and its temperature is infinite: nothing is NaN."""
+    model = build(features=np.ones((S, A, F)), temperature="fit")
+    with pytest.warns(FitWarning, match="zero everywhere"), pytest.warns(IdentifiabilityWarning, match="scale"):
+        model.fit(SEEN)
+    assert (model.coef_ == 0).all() and (model.reward_ == 0).all() and model.temperature_ == np.inf
+    np.testing.assert_allclose(model.policy_, 1 / A)
+    np.testing.assert_allclose([model.score(SEEN), model.log_likelihood_ / SEEN.num_decisions], -np.log(A))
+    for kind in ("hessian", "opg", "sandwich"):
+        found = model.intervals(0.9, kind)
+        assert np.isposinf(model.stderr(kind)).all()
+        np.testing.assert_array_equal(found["coef"], [[-np.inf] * F, [np.inf] * F])
+        np.testing.assert_array_equal(found["temperature"], [0, np.inf])
+
+
 @pytest.fixture(scope="module")
 def mice():
     """imitation, issue 808: 50 states, 8 actions, 819 short walks at random; most states are never visited."""

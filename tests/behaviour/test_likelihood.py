@@ -3,12 +3,15 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import nearopt as no
+from nearopt import functional
+from nearopt.behaviour.likelihood import log_policy
 from tests.behaviour.oracle import INF, Agent, Case, derivative, random_case
 
 MODELS = 30  # per cell, 300 in all
@@ -82,8 +85,7 @@ def test_random_models_equal_the_oracle(cell):
         found, exact = likelihood(case), case.exact()
         assert found.dtype == np.float64
         close(found, exact)
-        if i % 3 == 0:
-            check_gradient(case, exact, np.random.default_rng(i))
+        check_gradient(case, exact, np.random.default_rng(i))
 
 
 def check_gradient(case, exact, rng):
@@ -177,6 +179,16 @@ def test_jit_and_vmap(horizon):
     with jax.enable_x64(True):
         found = both(temperatures, optimisms)
     close(found, [case.exact(temperature=t, optimism=k) for t, k in zip(temperatures, optimisms, strict=True)])
+
+
+def test_other_data_are_not_compiled_for(monkeypatch):
+    traces = []
+    monkeypatch.setattr(functional, "log_policy", lambda *given: traces.append(1) or log_policy(*given))
+    case = small_world(np.random.default_rng(7))[1](3)
+    for n in (1, 2, 3):
+        some = replace(case, states=case.states[:n], actions=case.actions[:n])
+        close(likelihood(some), some.exact())
+    assert len(traces) <= 1
 
 
 @pytest.mark.parametrize("horizon", HORIZONS)
@@ -314,6 +326,34 @@ def test_an_impossible_action_is_minus_infinity(horizon, why):
         slopes = jax.grad(possible)({name: jnp.asarray(getattr(agent, name)) for name in names})
     bad = [name for name, x in slopes.items() if not np.isfinite(x).all()]
     assert not bad, bad
+
+
+@pytest.mark.parametrize("horizon", HORIZONS)
+def test_a_reward_that_is_no_number_gives_none(horizon):
+    """It is not taken for −inf, which forbids."""
+    agent, case = small_world(np.random.default_rng(6))
+    for bad in (np.nan, -INF):
+        reward = agent.reward.copy()
+        reward[1, 0] = bad
+        assert (np.isnan(likelihood(case(horizon), reward=reward)) == np.isnan(bad)).all()
+
+
+@pytest.mark.parametrize("optimism", [0.0, -0.5])
+def test_roots_of_the_equation_that_are_no_values_give_no_number(optimism):
+    """Where one may circle for nothing, free to choose, V grows without end; V = BV has a solution all the same."""
+    lake = no.MDP.from_gymnasium(gym.make("FrozenLake-v1"))
+    goes = np.eye(4)[[[1, 2], [0, 3], [3, 1], [3, 3]]]
+    goes[3] = 0
+    cost = np.array([[0, -1.7630436476782523], [0, -1.7630436476782523], [0, -0.17630436476782524], [0, 0]])
+    ring = no.MDP.from_arrays(goes, cost, terminal=[False, False, False, True])
+    walk = no.Trajectories(np.array([[0, 1]]), np.array([[0]]))
+    for mdp in (lake, ring):
+        recorded = no.Trajectories(np.array([[0, 0]]), np.array([[0]])) if mdp is lake else walk
+        dials = dict(temperature=0.1, optimism=optimism)
+        assert np.isnan(no.functional.log_likelihood(mdp, recorded, **dials)).all()
+        assert np.isfinite(no.functional.log_likelihood(mdp, recorded, **dials, discount=0.9)).all()
+        with pytest.raises(no.NearoptError, match="for nothing"):
+            no.solve(mdp, **dials)
 
 
 def test_a_trajectory_longer_than_the_horizon_is_refused():

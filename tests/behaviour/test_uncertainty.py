@@ -3,13 +3,16 @@
 from dataclasses import replace
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
 
 import nearopt as no
-from nearopt.behaviour import uncertainty
+from nearopt.behaviour import intervals, optimise, uncertainty
+from nearopt.behaviour.estimator import FitWarning
 from nearopt.mdp.errors import GroupError, KindError, PenaltyError
 from tests.behaviour.small import A, F, S, T, at, behaviour, counts, curvature, linear, log_table, slope, world
 
@@ -116,6 +119,41 @@ def test_errors_are_infinite_where_a_direction_is_flat():
         np.testing.assert_allclose(twice[1], alone[1], rtol=1e-6)
 
 
+# ---------------------------------------------------------------- the infinite horizon, whose V is remembered
+def test_a_hessian_is_taken_at_the_right_value():
+    """V of θ where it is known, and V of another θ where that is asked about."""
+    model = build(features=FEATURES, l2=L2).set_params(horizon=None).fit(SEEN)
+    assert model.fit_.value is not None
+    n = counts(SEEN).sum((0, 1))
+    likelihood = lambda x: (n * log_table(linear(AGENT, FEATURES)(x), None)).sum()
+    for theta in (model.coef_, model.coef_ + [0.3, -0.2, 0.5]):
+        known = 2 * L2 * N * np.eye(F) - curvature(likelihood, theta).astype(float)
+        with jax.enable_x64(True):
+            np.testing.assert_allclose(model.fit_.curvature(theta), known, rtol=1e-6, atol=1e-6)
+            if theta is model.coef_:
+                np.testing.assert_allclose(model.fit_.curvature(), known, rtol=1e-6, atol=1e-6)
+                np.testing.assert_allclose(model.stderr_, np.sqrt(np.diag(np.linalg.inv(known))), rtol=1e-6)
+
+
+def test_the_optimiser_asks_for_a_hessian_at_the_right_value(monkeypatch):
+    """SciPy may ask for it at another point than for the last value."""
+    model = at(build(features=FEATURES, l2=L2).set_params(horizon=None), SEEN, np.zeros(F))
+    fit, minimise, seen = model.fit_, scipy.optimize.minimize, []
+
+    def asks(value, start, hess, **rest):
+        for here, before in ((start + 0.5, start - 0.5), (start, start + 1)):
+            value(before)
+            seen.append((here, hess(here)))
+        return minimise(value, start, hess=hess, **rest)
+
+    monkeypatch.setattr(optimise.scipy.optimize, "minimize", asks)
+    with jax.enable_x64(True):
+        optimise.optimise(fit.family, fit.data, fit.penalties, fit.theta)
+        for theta, hessian in seen:
+            np.testing.assert_allclose(N * hessian, fit.curvature(jnp.asarray(theta)), rtol=1e-7, atol=1e-9)
+    assert len(seen) == 2
+
+
 # ---------------------------------------------------------------- many parameters
 def fisher(agent, theta):
     """Σ n(s) Σ_a π(a|s) g gᵀ."""
@@ -201,6 +239,20 @@ def test_bootstrap_by_subject_keeps_subjects_whole():
     by = lambda name: found.intervals(0.8, "bootstrap", by=name, draws=6)["coef"]
     np.testing.assert_allclose(by("subject"), np.tile(found.coef_, (2, 1)), rtol=1e-6)
     assert (np.ptp(by("episode"), axis=0) > 0.01).all()
+
+
+def test_refits_of_the_bootstrap_that_stopped_short_are_counted(coefficients, monkeypatch):
+    found = []
+
+    def stops(*given):
+        found.append(optimise.optimise(*given))
+        return replace(found[-1], converged=len(found) > 2)
+
+    monkeypatch.setattr(intervals, "optimise", stops)
+    with pytest.warns(FitWarning, match="2 of 6 refits of the bootstrap stopped short"):
+        coefficients.intervals(0.8, "bootstrap", draws=6)
+    assert len(found) == 6
+    coefficients.intervals(0.8, "bootstrap", draws=6)  # warnings are errors
 
 
 def test_what_is_refused(coefficients):

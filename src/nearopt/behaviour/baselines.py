@@ -93,6 +93,7 @@ class HardWithLapses(Baseline):
 
     def fit(self, trajectories: Trajectories, y: Any = None) -> "HardWithLapses":
         self.uniform_ = Uniform(self.model.mdp).fit(trajectories).policy_
+        self.hard_ = self.model.policy_of(self.span(trajectories), hard=True)
         hard, offset = self.hard(trajectories)
         row, t, state, action = recorded(trajectories)
         step = (np.minimum(offset[row] + t, len(hard) - 1),) if hard.ndim == 3 else ()
@@ -106,13 +107,17 @@ class HardWithLapses(Baseline):
 
     def hard(self, trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
         """The best actions, and at which step each trajectory begins, as the model itself counts its steps."""
-        none = np.zeros(len(trajectories), int)
-        family = self.model.fit_.family
-        if self.model.horizon_ != "episode" or family.reward.time_varying:
-            return self.model.policy_of(hard=True), none
-        length = np.maximum(trajectories.length, 1)
-        longest = int(length.max(initial=1))
-        return self.model.policy_of(longest, hard=True), longest - length
+        span = self.span(trajectories)
+        if span is None:
+            return self.hard_, np.zeros(len(trajectories), int)
+        hard = self.hard_ if span <= len(self.hard_) else self.model.policy_of(span, hard=True)
+        return hard, len(hard) - np.maximum(trajectories.length, 1)
+
+    def span(self, trajectories: Trajectories) -> int | None:
+        """The longest of them, where what matters is how many decisions are left."""
+        if self.model.horizon_ != "episode" or self.model.fit_.family.reward.time_varying:
+            return None
+        return int(trajectories.length.max(initial=1))
 
     def over_time(self, trajectories: Trajectories) -> tuple[np.ndarray, np.ndarray]:
         hard, offset = self.hard(trajectories)

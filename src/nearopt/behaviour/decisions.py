@@ -1,6 +1,6 @@
 """What the likelihood needs of a table of behaviour: which decisions, at which step, how often."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -64,22 +64,27 @@ def collect(
     state, action = trajectories.state[:, :-1], trajectories.action
     row, t = np.nonzero((action >= 0) & (state >= 0))
     choice = np.asarray(mdp.blocks.slot)[state[row, t], action[row, t]].astype(np.int64)
-    step, lengths, span = place_in_time(trajectories, horizon, timed, row, t, span)
+    time = place_in_time(trajectories, horizon, timed, row, t, span)
     choices = num_choices(mdp.blocks) + 1
-    key, which = np.unique(step * choices + choice, return_inverse=True)
-    least = (
-        choices if choices <= SMALL else 1
-    )  # data that differ a little shall not differ in shape: no new compilation
-    cell, place = by_step(key // choices, key % choices, len(lengths), span, least)
+    key, which = np.unique(time.step * choices + choice, return_inverse=True)
+    least = choices if choices <= SMALL else 1  # data that differ a little share their shape, and compiled code
+    cell, place = by_step(key // choices, key % choices, len(time.lengths), time.span, least)
     pair, count = np.unique(row * cell.size + place[which], return_counts=True)
     return Decisions(
         cell,
-        None if horizon is None else lengths,
+        None if horizon is None else time.lengths,
         (pair // cell.size).astype(np.int32),
         (pair % cell.size).astype(np.int32),
         count.astype(float),
         len(trajectories),
     )
+
+
+class Placed(NamedTuple):
+    step: np.ndarray  # of every decision, groups one after the other
+    group: np.ndarray  # (n,) of every trajectory
+    lengths: np.ndarray  # (G,)
+    span: int  # T
 
 
 def place_in_time(
@@ -89,12 +94,12 @@ def place_in_time(
     row: np.ndarray,
     t: np.ndarray,
     span: int | None = None,
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """The step of decision t of some trajectories, groups one after the other; the length of each group; the steps."""
-    length = np.maximum(trajectories.length, 1)
+) -> Placed:
+    """When decision t of trajectory `row` is made. Raises `TrajectoryLengthError`."""
+    length, one = np.maximum(trajectories.length, 1), np.zeros(len(trajectories), int)
     longest = int(length.max(initial=1))
     if horizon is None:
-        return np.zeros_like(t), np.array([1]), 1
+        return Placed(np.zeros_like(t), one, np.array([1]), 1)
     known = span if isinstance(horizon, str) else horizon
     if known is not None and longest > known:
         i = int(np.argmax(length))
@@ -103,11 +108,11 @@ def place_in_time(
         raise TrajectoryLengthError(f"trajectory {i} has {longest} decisions, {what} {known}", mend)
     span = known or longest
     if not isinstance(horizon, str):
-        return t, np.array([span]), span
+        return Placed(t, one, np.array([span]), span)
     if not timed:
-        return t + longest - length[row], np.array([span]), span  # what matters is how many decisions are left
+        return Placed(t + longest - length[row], one, np.array([span]), span)  # what matters is how many are left
     lengths, group = np.unique(length, return_inverse=True)
-    return group[row] * span + t, lengths, span
+    return Placed(group[row] * span + t, group, lengths, span)
 
 
 def by_step(
@@ -128,12 +133,13 @@ def num_choices(blocks: Blocks) -> int:
 
 
 class Visits(eqx.Module):
-    """Every action of every recorded state: cells like those of `Decisions`, and how often their state was visited."""
+    """Every action of every recorded state: cells like those of `Decisions`, of which E are not filled up."""
 
     cell: np.ndarray  # (G, T, D)
-    count: np.ndarray  # (G, T, D)
-    state: np.ndarray  # (E,) block order; that of the entries that are not filled up, with
-    place: np.ndarray  # (E,) where these stand
+    place: np.ndarray  # (E,) where those stand
+    state: np.ndarray  # (E,) in block order
+    count: np.ndarray  # (E,) how often the state was visited,
+    taken: np.ndarray  # (E,) and the action taken
 
 
 def visits(blocks: Blocks, decisions: Decisions) -> Visits:
@@ -152,11 +158,13 @@ def visits(blocks: Blocks, decisions: Decisions) -> Visits:
     groups, span, width = decisions.cell.shape
     pooled = decisions.pooled().reshape(-1)
     used = np.flatnonzero((pooled > 0) & (decisions.cell.reshape(-1) < len(owner)))
-    state = owner[decisions.cell.reshape(-1)[used]]
-    key, which = np.unique(used // width * start + state, return_inverse=True)
+    step, choice = used // width, decisions.cell.reshape(-1)[used]
+    key, which = np.unique(step * start + owner[choice], return_inverse=True)
     count = np.bincount(which, pooled[used])
     item, row, _ = rows(offset, key % start)
-    cell, place = by_step((key // start)[row], choices[item], groups, span, min(len(owner), SMALL))
-    counts = np.zeros(cell.size)
-    counts[place] = count[row]
-    return Visits(cell, counts.reshape(cell.shape), (key % start)[row], place)
+    steps = (key // start)[row]
+    cell, place = by_step(steps, choices[item], groups, span, min(len(owner), SMALL))
+    done, could = step * len(owner) + choice, steps * len(owner) + choices[item]
+    at = np.minimum(np.searchsorted(done, could), len(done) - 1)
+    taken = np.where(done[at] == could, pooled[used][at], 0.0)
+    return Visits(cell, place, (key % start)[row], count[row], taken)

@@ -1,10 +1,7 @@
 """Why an answer is no answer: a likelihood without a maximum, a reward that the data did not move."""
 
-import jax.numpy as jnp
 import numpy as np
 
-from nearopt.behaviour.decisions import Visits, visits
-from nearopt.behaviour.family import explain
 from nearopt.behaviour.uncertainty import Fit, fisher_root
 from nearopt.mdp.model import MDP
 
@@ -45,40 +42,18 @@ def no_maximum(mdp: MDP, fit: Fit, step: np.ndarray | None) -> str:
 
 def moves(fit: Fit) -> bool:
     """Whether a step of Fisher scoring still changes the probability of a recorded choice."""
-    seen = visits(fit.family.blocks, fit.decisions)
-    root = fisher_root(fit)
-    weight = np.sqrt(expected(fit, seen))
-    counts = dict(zip(*taken(fit), strict=True))
-    step_of = np.repeat(np.arange(seen.cell.shape[0] * seen.cell.shape[1]), seen.cell.shape[2])[seen.place]
-    keys = step_of * 2**32 + seen.cell.reshape(-1)[seen.place]
-    count = np.array([counts.get(k, 0.0) for k in keys.tolist()])
-    target = (count - weight**2) / np.maximum(weight, 1e-150)
-    step = np.linalg.lstsq(root, target, rcond=1e-13)[0]
-    change = np.abs(root @ step) / np.maximum(weight, 1e-150)
-    return bool((change > MOVED).any())
-
-
-def expected(fit: Fit, seen: Visits) -> np.ndarray:
-    """n(s) π(a|s) of every entry of `visits`."""
-    logs = explain(fit.family, jnp.asarray(fit.theta), seen.cell, fit.decisions.length, fit.value)
-    return (seen.count * np.exp(np.asarray(logs))).reshape(-1)[seen.place]
-
-
-def taken(fit: Fit) -> tuple[list[int], list[float]]:
-    """How often each choice was taken at each step: keys and counts."""
-    pooled, cell = fit.decisions.pooled(), fit.decisions.cell
-    used = np.flatnonzero(pooled.reshape(-1) > 0)
-    keys = used // cell.shape[2] * 2**32 + cell.reshape(-1)[used]
-    return keys.tolist(), pooled.reshape(-1)[used].tolist()
+    root, expected = fisher_root(fit), fit.expected()
+    weight = np.maximum(np.sqrt(expected), 1e-150)
+    step = np.linalg.lstsq(root, (fit.visits.taken - expected) / weight, rcond=1e-13)[0]
+    return bool((np.abs(root @ step) / weight > MOVED).any())
 
 
 def never_taken(mdp: MDP, fit: Fit) -> str:
     """The most visited states with actions that were never taken there, and hardly expected."""
-    seen = visits(fit.family.blocks, fit.decisions)
+    seen = fit.visits
     cells = seen.cell.reshape(-1)[seen.place]
-    done = {k % 2**32 for k in taken(fit)[0]}
-    number = np.bincount(cells, seen.count.reshape(-1)[seen.place])
-    missed = [c for c in np.unique(cells).tolist() if c not in done]
+    number, done = np.bincount(cells, seen.count), np.bincount(cells, seen.taken)
+    missed = np.flatnonzero((number > 0) & (done == 0)).tolist()
     slot = np.asarray(fit.family.blocks.slot)
     words = []
     for c in sorted(missed, key=lambda c: -number[c])[:NAMED]:

@@ -22,7 +22,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from nearopt.behaviour.decisions import Decisions, collect, steps
+from nearopt.behaviour.decisions import Decisions, Horizon, collect, steps
 from nearopt.behaviour.diagnosis import FitWarning, no_maximum, nothing_learned
 from nearopt.behaviour.family import Family, tables
 from nearopt.behaviour.identifiability import Identifiability, after, before, blind_to_luck
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
     from nearopt.behaviour.luck import OptimismTest
     from nearopt.mdp.model import MDP
-    from nearopt.records.trajectories import Trajectories
 
 LIKELIHOODS = ("actions", "trajectories")
 
@@ -119,12 +118,13 @@ class BehaviourModel(BaseEstimator):
         self.likelihood = likelihood
 
     # ------------------------------------------------------------ fitting
-    def fit(self, trajectories: "Trajectories", y: Any = None) -> "BehaviourModel":
+    def fit(self, trajectories: Trajectories, y: Any = None) -> "BehaviourModel":
         """The parameters under which the recorded actions are likeliest. `y` is there for scikit-learn, and ignored."""
+        horizon = check_span(self.horizon)
         self.check(trajectories)
         with jax.enable_x64(True):
-            family = self.family(steps(trajectories, check_span(self.horizon)))
-            decisions = self.collect(trajectories, family)
+            family = self.family(steps(trajectories, horizon))
+            decisions = self.collect(trajectories, family, horizon)
             penalties = self.penalties()
             if float(penalties.smoothness) and not len(family.reward.pairs):
                 sentence = "smoothness has nothing to act on: it is for rewards over time, and for reward='state'"
@@ -134,16 +134,15 @@ class BehaviourModel(BaseEstimator):
             free = np.array([name != "optimism" or not blind_to_luck(self.mdp, family) for name in family.dials], bool)
             free = np.append(np.ones(family.reward.size, bool), free)
             optimum = optimise(family, data_of(decisions), penalties, family.start, free)
-            self.subject_, self.horizon_ = trajectories.subject, check_span(self.horizon)
+            self.subject_, self.horizon_ = trajectories.subject, horizon
             self.remember(Fit(family, optimum.theta, decisions, penalties, free, optimum.value_function), optimum)
         if self.message_:
             warnings.warn(self.message_, FitWarning, stacklevel=2)
         return self
 
-    def check(self, trajectories: "Trajectories") -> None:
+    def check(self, trajectories: Trajectories) -> None:
         """Raises what is wrong with the model or the trajectories, or with one beside the other."""
         check_trajectories(trajectories)
-        check_span(self.horizon)
         check_model(self.mdp)
         trajectories.check(self.mdp)
 
@@ -156,24 +155,25 @@ class BehaviourModel(BaseEstimator):
             raise TemperatureError("the temperature is 0: then behaviour has no likelihood", "fit one above 0")
         fixed = lambda setting, value: None if fitted(setting) else value if value == 0 else jnp.asarray(value)
         discount = self.mdp.discount if self.discount is None else self.discount
+        gamma = None if fitted(discount) else check_discount(discount)
         prior = None if fitted(self.prior) else check_prior(self.mdp, None, self.prior)
         return Family(
             self.mdp.blocks,
             build_reward(self.mdp, self.reward, self.features, self.time_varying, span),
             fixed(self.temperature, temperature),
             fixed(self.optimism, optimism),
-            None if fitted(discount) else check_discount(discount),
+            gamma if gamma in (None, 1) else jnp.asarray(gamma),  # traced: all but 1 share compiled code
             None if prior is None else jnp.asarray(prior),
             fitted(self.prior),
             span,
         )
 
-    def collect(self, trajectories: "Trajectories", family: Family) -> Decisions:
+    def collect(self, trajectories: Trajectories, family: Family, horizon: Horizon) -> Decisions:
         """What the likelihood needs of some trajectories."""
         if self.likelihood not in LIKELIHOODS:
             kinds = " or ".join(map(repr, LIKELIHOODS))
             raise KindError(f"there is no likelihood {self.likelihood!r}", f"give {kinds}")
-        whole, horizon = self.likelihood == "trajectories", check_span(self.horizon)
+        whole = self.likelihood == "trajectories"
         span = family.steps if family.reward.time_varying else None
         decisions = collect(self.mdp, trajectories, horizon, whole or family.reward.time_varying, span)
         if not decisions.total:
@@ -278,7 +278,7 @@ class BehaviourModel(BaseEstimator):
         with jax.enable_x64(True):
             return effective_parameters(self.fit_)
 
-    def optimism_test(self, trajectories: "Trajectories", level: float = 0.95) -> "OptimismTest":
+    def optimism_test(self, trajectories: Trajectories, level: float = 0.95) -> "OptimismTest":
         """Is this animal optimistic? Fits κ, with a profile interval, and tests κ = 0 and κ = 1 by likelihood ratio.
 
         Refits from the settings of this model, except its optimism; nothing of it is changed.
@@ -346,7 +346,7 @@ class BehaviourModel(BaseEstimator):
         return self.subject_
 
     # ------------------------------------------------------------ predicting
-    def simulate(self, trajectories: "Trajectories", seed: int = 0) -> "Trajectories":
+    def simulate(self, trajectories: Trajectories, seed: int = 0) -> Trajectories:
         """What this agent would have done in their stead: first states and lengths are those of the recorded ones.
 
         It acts as if the world were p_κ; the world moves by p. Trajectories without a first state are left out.
@@ -367,12 +367,12 @@ class BehaviourModel(BaseEstimator):
         return state
 
     # ------------------------------------------------------------ judging
-    def score(self, trajectories: "Trajectories", y: Any = None) -> float:
+    def score(self, trajectories: Trajectories, y: Any = None) -> float:
         """Mean log-likelihood per decision, nats, of the recorded actions given the recorded states."""
         logs, total = self.log_likelihoods(trajectories)
         return float(logs.sum() / total)
 
-    def log_likelihoods(self, trajectories: "Trajectories") -> tuple[np.ndarray, int]:
+    def log_likelihoods(self, trajectories: Trajectories) -> tuple[np.ndarray, int]:
         """(n,) that of every trajectory, nats, and the number of decisions."""
         check_is_fitted(self)
         self.check(trajectories)
@@ -380,7 +380,7 @@ class BehaviourModel(BaseEstimator):
             family = self.fit_.family
             if not family.reward.time_varying:
                 family = replace(family, steps=steps(trajectories, self.horizon_))
-            decisions = self.collect(trajectories, family)
+            decisions = self.collect(trajectories, family, self.horizon_)
             return log_likelihoods(family, self.fit_.theta, decisions, self.fit_.value), decisions.total
 
 

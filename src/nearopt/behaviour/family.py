@@ -19,7 +19,7 @@ from nearopt.behaviour.likelihood import log_policy, policies, with_discount
 from nearopt.behaviour.maxent import log_world
 from nearopt.behaviour.rewards import Reward
 from nearopt.mdp.blocks import Blocks
-from nearopt.problem import Problem, pose
+from nearopt.problem import Problem, make_problem
 
 
 class Parameters(NamedTuple):
@@ -91,12 +91,10 @@ class Family(eqx.Module):
 
     def pose(self, at: Parameters, temperature: Scalar, optimism: Scalar, log_prior: Any) -> Problem:
         """The problem of this reward and discount with these dials."""
-        timed = self.reward.time_varying
-        reward = self.reward(at.coef)
-        reward = (
-            reward[: self.steps] if timed and reward is not None else reward
-        )  # of a shorter horizon, the first steps
-        problem = pose(self.blocks, self.steps, reward, temperature, optimism, log_prior, timed=timed)
+        timed, reward = self.reward.time_varying, self.reward(at.coef)
+        if timed and reward is not None:
+            reward = reward[: self.steps]  # a shorter horizon has the first of them
+        problem = make_problem(self.blocks, self.steps, reward, temperature, optimism, log_prior, timed=timed)
         return with_discount(problem, at.discount)
 
     def public(self, theta: Float[Array, " Q"]) -> Float[Array, " R"]:

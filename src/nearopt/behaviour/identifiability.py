@@ -232,10 +232,8 @@ def reward_change(mdp: MDP, fit: Fit, vectors: np.ndarray) -> np.ndarray:
 
 def within_reach(mdp: MDP, fit: Fit) -> np.ndarray:
     """The choices of all states that recorded states may lead to."""
-    from nearopt.behaviour.decisions import visits
-
     seen = np.zeros(fit.family.blocks.size, bool)
-    seen[visits(fit.family.blocks, fit.decisions).state] = True
+    seen[fit.visits.state] = True
     start = seen[np.asarray(fit.family.blocks.rank)]
     states = reachable(mdp.num_states, mdp.choice_state[mdp.branch_choice], mdp.next_state, start)
     return np.flatnonzero(states[mdp.choice_state])

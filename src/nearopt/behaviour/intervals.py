@@ -30,11 +30,12 @@ def by_covariance(fit: Fit, level: float, kind: str, group: np.ndarray | None) -
     z = scipy.stats.norm.ppf(0.5 + check_level(level) / 2)
     estimate = np.asarray(fit.family.public(jnp.asarray(fit.theta)))
     error = standard_errors(fit, kind, group)
-    out = np.stack([estimate - z * error, estimate + z * error])
+    with np.errstate(invalid="ignore"):  # ∞ − ∞, where the reward is zero and its temperature ∞
+        out = np.stack([estimate - z * error, estimate + z * error])
     for k, name in enumerate(fit.family.public_names, start=fit.family.reward.size):
         x, s = estimate[k], error[k]
         if name in POSITIVE:
-            out[:, k] = x * np.exp(np.array([-z, z]) * s / x)
+            out[:, k] = x * np.exp(np.array([-z, z]) * s / x) if np.isfinite(x) else (0.0, np.inf)
         if name in UNIT:
             slope = s / max(x * (1 - x), 1e-300)
             out[:, k] = 1 / (1 + np.exp(-(np.log(x / (1 - x)) + np.array([-z, z]) * slope))) if 0 < x < 1 else x

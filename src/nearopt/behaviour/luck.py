@@ -58,14 +58,15 @@ def test_optimism(model: BehaviourModel, trajectories: Trajectories, level: floa
 
     Where an agent of κ = 1 has no finite value (an infinite horizon that is too hopeful), its entries are NaN.
     """
+    horizon = check_span(model.horizon)
     model.check(trajectories)
     fixed: dict[float, Optimum] = {}
     with jax.enable_x64(True):
-        span = steps(trajectories, check_span(model.horizon))
+        span = steps(trajectories, horizon)
         fresh: Callable[[], Any] = lambda: clone(model)
         of = lambda kappa: fresh().set_params(optimism=kappa).family(span)
         family = of("fit")
-        decisions, penalties = model.collect(trajectories, family), model.penalties()
+        decisions, penalties = model.collect(trajectories, family, horizon), model.penalties()
         data = data_of(decisions)
         for kappa in (0.0, 1.0):
             for start in (*(o.theta for o in fixed.values()), of(kappa).start):

@@ -68,8 +68,7 @@ def collect_passages(mdp: MDP, trajectories: "Trajectories", horizon: Horizon, s
         raise TrajectoryShapeError(f"{gap}, so it is no whole trajectory", 'use likelihood="actions", which needs none')
     state, action = trajectories.state, trajectories.action
     row, t = np.nonzero((action >= 0) & (state[:, 1:] >= 0))
-    step, lengths, span = place_in_time(trajectories, horizon, True, row, t, span)
-    group = np.unique(np.maximum(trajectories.length, 1), return_inverse=True)[1] if len(lengths) > 1 else 0
+    time = place_in_time(trajectories, horizon, True, row, t, span)
     rank = np.asarray(mdp.blocks.rank)
 
     first = mdp.branch_group  # equal next states with different rewards are one passage
@@ -78,15 +77,15 @@ def collect_passages(mdp: MDP, trajectories: "Trajectories", horizon: Horizon, s
     key = key * mdp.num_states + mdp.next_state[first]
     wanted = (state[row, t] * mdp.num_actions + action[row, t]) * mdp.num_states + state[row, t + 1]
     passage = np.searchsorted(key, wanted)  # the model can have produced it: this was checked
-    step, passage, which = unique_pairs(step, passage)
-    cell, place = by_step(step, passage, len(lengths), span)
+    step, passage, which = unique_pairs(time.step, passage)
+    cell, place = by_step(step, passage, len(time.lengths), time.span)
     item, of, k = rows(members, cell.reshape(-1))
     branch = np.full(
         (cell.size, int(np.diff(members).max(initial=1))), sum(b.next_state.size for b in mdp.blocks.blocks)
     )
     branch[of, k] = mdp.layout.position[item]
-    start = group * mdp.blocks.size + rank[state[:, 0]]
-    return Passages(mdp.blocks.size, branch.reshape(*cell.shape, -1), lengths, start, row, place[which])
+    start = time.group * mdp.blocks.size + rank[state[:, 0]]
+    return Passages(mdp.blocks.size, branch.reshape(*cell.shape, -1), time.lengths, start, row, place[which])
 
 
 def unique_pairs(step: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ from nearopt.backup import is_zero
 from nearopt.behaviour.decisions import Decisions
 from nearopt.behaviour.estimator import BehaviourModel, log_likelihoods
 from nearopt.behaviour.family import Family
-from nearopt.behaviour.optimise import FEW, Data, Penalties, hessian, objective, value_and_gradient
+from nearopt.behaviour.optimise import FEW, Data, Penalties, objective, value_and_gradient
 from nearopt.behaviour.uncertainty import FLAT, Fit
 from nearopt.checks import number
 from nearopt.mdp.errors import ArgumentError, CountError, MissingExtraError, NoSolutionError, TemperatureError
@@ -170,8 +170,7 @@ def metric_at(part: np.ndarray, fit: Fit, target: Target) -> np.ndarray:
     """The inverse of the curvature, (D, D); for many parameters, and where there is none, ones."""
     if len(fit.theta) > FEW:
         return np.ones(len(part))
-    theta, guess = target.whole.at[target.free].set(part), jnp.zeros(fit.family.blocks.size)
-    second = fit.decisions.total * np.asarray(hessian(theta, fit.family, fit.data, fit.penalties, guess)[0])
+    second = fit.curvature(target.whole.at[target.free].set(part))
     second = (second + np.diag(np.asarray(target.scale) ** -2.0))[np.ix_(fit.free, fit.free)]
     if not np.isfinite(second).all():
         return np.eye(len(part))

@@ -290,10 +290,9 @@ def check_counts(counts: Mapping[str, object]) -> None:
 
 def family_of(model: BehaviourModel, decisions: int) -> Family:
     """What is fitted to trajectories of so many decisions. Call it under 64-bit JAX."""
-    decisions = check_horizon(decisions)
-    if isinstance(model.horizon, int) and decisions > model.horizon:
-        raise HorizonError(f"{decisions} decisions do not fit into a horizon of {model.horizon}", "simulate as many")
-    horizon = check_span(model.horizon)
+    decisions, horizon = check_horizon(decisions), check_span(model.horizon)
+    if isinstance(horizon, int) and decisions > horizon:
+        raise HorizonError(f"{decisions} decisions do not fit into a horizon of {horizon}", "simulate as many")
     return model.family(decisions if isinstance(horizon, str) else horizon)
 
 

@@ -58,18 +58,27 @@ def in_their_stead(
         which = np.flatnonzero(length == span) if own else np.arange(len(length))
         policy = policy_of(int(span))
         if policy.ndim == 3 and span > len(policy):
-            mend = "simulate shorter ones, or fit a longer horizon"
-            raise TrajectoryLengthError(f"{span} decisions, where the horizon is {len(policy)}", mend)
+            raise too_long(span, len(policy))
         first = trajectories.state[which, 0]
         parts.append(simulate(mdp, policy, first, length[which], int(rng.integers(2**63))))
         order.append(which)
     return Trajectories.concatenate(parts)[np.argsort(np.concatenate(order))] if len(trajectories) else trajectories
 
 
+def too_long(span: int, horizon: int) -> TrajectoryLengthError:
+    mend = "simulate shorter ones, or fit a longer horizon"
+    return TrajectoryLengthError(f"{span} decisions, where the horizon is {horizon}", mend)
+
+
 def policy_of(fit: Fit, span: int | None, hard: bool) -> np.ndarray:
-    """The policy at θ over a horizon of `span` decisions, the fitted one where that is None. Under 64-bit JAX."""
+    """The policy at θ over a horizon of `span` decisions, the fitted one where that is None. Under 64-bit JAX.
+
+    Raises `TrajectoryLengthError` where rewards vary over time and end before.
+    """
     family, theta = fit.family, jnp.asarray(fit.theta)
     if span is not None and family.steps is not None:
+        if family.reward.time_varying and span > family.steps:
+            raise too_long(span, family.steps)
         family = replace(family, steps=span)
     if not hard:
         return np.asarray(policies(family.problem(theta), family.steps))

@@ -12,6 +12,7 @@ Woodbury's formula in the dimension of the data.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import equinox as eqx
@@ -23,7 +24,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 from jaxtyping import Array, Float
 
-from nearopt.behaviour.decisions import Decisions, visits
+from nearopt.behaviour.decisions import Decisions, Visits, visits
 from nearopt.behaviour.family import Family, explain, explain_world
 from nearopt.behaviour.optimise import Data, Penalties, data_of, hessian
 from nearopt.mdp.blocks import power_of_two
@@ -51,6 +52,23 @@ class Fit:
     def data(self) -> Data:
         return data_of(self.decisions)
 
+    @cached_property
+    def visits(self) -> Visits:
+        return visits(self.family.blocks, self.decisions)
+
+    def expected(self) -> np.ndarray:
+        """(E,) n(s) π(a|s) of every entry of `visits`."""
+        seen = self.visits
+        logs = explain(self.family, jnp.asarray(self.theta), seen.cell, self.decisions.length, self.value)
+        return seen.count * np.exp(np.asarray(logs)).reshape(-1)[seen.place]
+
+    def curvature(self, theta: Any = None) -> np.ndarray:
+        """(Q, Q) N · the Hessian of what `optimise` minimises, here or at another θ. Call it under 64-bit JAX."""
+        known = theta is None and self.value is not None
+        value = self.value if known else jnp.zeros(self.family.blocks.size)
+        at = jnp.asarray(self.theta if theta is None else theta)
+        return self.decisions.total * np.asarray(hessian(at, self.family, self.data, self.penalties, value, known)[0])
+
 
 def log_likelihoods(family: Family, theta: np.ndarray, decisions: Decisions, value: Any = None) -> np.ndarray:
     """(n,) of every trajectory under the agent at θ, nats; value: V where it is known."""
@@ -74,7 +92,7 @@ def standard_errors(fit: Fit, kind: str, group: np.ndarray | None) -> np.ndarray
     covariance, endless = covariance_of(fit, kind, group)
     slope = np.asarray(public_slope(fit.family, jnp.asarray(fit.theta)))
     variance = np.einsum("ri,ij,rj->r", slope, covariance, slope, optimize=True)
-    loose = (np.abs(slope) @ endless) > TOUCHED
+    loose = ~((np.abs(slope) @ endless) <= TOUCHED)  # a reward of zero has no direction: there the slope is NaN
     return np.where(loose, np.inf, np.sqrt(np.maximum(variance, 0.0)))
 
 
@@ -88,10 +106,7 @@ def covariance_of(fit: Fit, kind: str, group: np.ndarray | None) -> tuple[np.nda
     """The covariance of θ off its flat directions, and how far each parameter lies in these."""
     if kind == "opg":
         return inverse(outer(fit, group) + curvature_of_penalty(fit).toarray(), fit.free)
-    total, value = fit.decisions.total, jnp.zeros(fit.family.blocks.size) if fit.value is None else fit.value
-    known = fit.value is not None
-    second = total * np.asarray(hessian(jnp.asarray(fit.theta), fit.family, fit.data, fit.penalties, value, known)[0])
-    bread, endless = inverse(second, fit.free)
+    bread, endless = inverse(fit.curvature(), fit.free)
     return (bread, endless) if kind == "hessian" else (bread @ outer(fit, group) @ bread, endless)
 
 
@@ -116,37 +131,32 @@ def outer(fit: Fit, group: np.ndarray | None) -> np.ndarray:
     """Σ g gᵀ over units."""
     if fit.decisions.passages is not None:
         raise KindError("whole trajectories have no scores of decisions", "use the kind 'hessian', or the bootstrap")
-    scores, data = jacobian(fit, fit.data), fit.decisions
-    count = fit.data.count.reshape(-1)
+    data, count = fit.decisions, fit.data.count.reshape(-1)
+    occurs = np.flatnonzero(count)
+    scores = jacobian(fit, data.cell, occurs)
     if group is None:
-        weighted = scores * np.sqrt(count)[:, None]
+        weighted = scores * np.sqrt(count[occurs])[:, None]
     else:
-        rows = np.unique(group, return_inverse=True)[1]
-        table = scipy.sparse.csr_array((data.count, (rows[data.row], data.place)), shape=(rows.max() + 1, len(count)))
-        weighted = table @ scores
+        rows, column = np.unique(group, return_inverse=True)[1], np.searchsorted(occurs, data.place)
+        shape = (rows.max() + 1, len(occurs))
+        weighted = scipy.sparse.csr_array((data.count, (rows[data.row], column)), shape=shape) @ scores
     return weighted.T @ weighted
 
 
-def jacobian(fit: Fit, data: Data) -> np.ndarray:
-    """(cells, Q) ∂ log π of every cell; 0 for cells that do not occur."""
-    family, theta = fit.family, fit.theta
-    occurs = np.flatnonzero(np.asarray(data.count).reshape(-1) > 0)
-    forward = len(theta) <= len(occurs)
-    padded = np.zeros(power_of_two(len(occurs)), int)  # one shape for data that differ a little
-    padded[: len(occurs)] = occurs
-    slope = np.asarray(
-        slopes(jnp.asarray(theta), family, data.cell, data.length, jnp.asarray(padded), forward, fit.value)
-    )
-    out = np.zeros((np.asarray(data.count).size, len(theta)))
-    out[occurs] = slope[: len(occurs)]
-    return out
+def jacobian(fit: Fit, cell: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """(E, Q) ∂ log π of the cells at these places."""
+    padded = np.zeros(power_of_two(len(place)), int)  # one shape for data that differ a little
+    padded[: len(place)] = place
+    forward, theta = len(fit.theta) <= len(place), jnp.asarray(fit.theta)
+    slope = slopes(theta, fit.family, cell, fit.decisions.length, jnp.asarray(padded), forward, fit.value)
+    return np.asarray(slope)[: len(place)]
 
 
 @eqx.filter_jit
 def slopes(
-    theta: Array, family: Family, cell: Any, length: Any, occurs: Array, forward: bool, value: Any
+    theta: Array, family: Family, cell: Any, length: Any, place: Array, forward: bool, value: Any
 ) -> Float[Array, "D Q"]:
-    logs = lambda t: explain(family, t, cell, length, value).reshape(-1)[occurs]
+    logs = lambda t: explain(family, t, cell, length, value).reshape(-1)[place]
     return (jax.jacfwd if forward else jax.jacrev)(logs)(theta)
 
 
@@ -197,15 +207,9 @@ def diagonal_of_inverse(matrix: Any) -> np.ndarray:
 def fisher_root(fit: Fit) -> np.ndarray:
     """B (D, Q) with BᵀB = Σ n(s) Σ_a π(a|s) ∂log π ∂log πᵀ over the recorded states: what they can tell of θ."""
     if fit.decisions.passages is not None:  # the world's factors tell too: the root of the likelihood's own curvature
-        total, guess = fit.decisions.total, jnp.zeros(fit.family.blocks.size)
-        second = total * np.asarray(hessian(jnp.asarray(fit.theta), fit.family, fit.data, fit.penalties, guess)[0])
-        values, vectors = scipy.linalg.eigh(second - curvature_of_penalty(fit).toarray())
+        values, vectors = scipy.linalg.eigh(fit.curvature() - curvature_of_penalty(fit).toarray())
         return np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
-    seen = visits(fit.family.blocks, fit.decisions)
-    data = Data(seen.cell, fit.decisions.length, seen.count)
-    logs = explain(fit.family, jnp.asarray(fit.theta), seen.cell, fit.decisions.length, fit.value)
-    weight = np.sqrt(seen.count * np.exp(np.asarray(logs))).reshape(-1)[seen.place]
-    return weight[:, None] * jacobian(fit, data)[seen.place]
+    return np.sqrt(fit.expected())[:, None] * jacobian(fit, fit.visits.cell, fit.visits.place)
 
 
 def effective_parameters(fit: Fit) -> float:

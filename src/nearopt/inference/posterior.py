@@ -59,7 +59,7 @@ def infer(
         log_prior = check_prior(mdp, horizon, prior)
         reward = None if reward is None else check_reward(reward)
         final_value = check_final_value(mdp, final_value)
-        problem = make_problem(mdp, horizon, reward, temperature, optimism, log_prior, final_value)
+        problem = make_problem(mdp.blocks, horizon, reward, temperature, optimism, log_prior, final_value)
         return Posterior(mdp, horizon, temperature, optimism, prior, problem, backward(problem, horizon))
 
 

@@ -38,7 +38,7 @@ def certified(mdp: MDP, prior: np.ndarray, dials: tuple, tol: float, method: str
             core = without_choices(mdp, rest)
             prior = prior[~rest[mdp.choice_state]]
             graph = build_graph(core, prior, optimism)
-    problem = make_problem(core, None, None, temperature, optimism, log_prior)
+    problem = make_problem(core.blocks, None, None, temperature, optimism, log_prior)
     task = Task(Enclosure(core, prior, temperature, optimism), problem, METHODS[method], work)
     try:
         aim = min(tol, scale(core, temperature))
@@ -102,7 +102,7 @@ def through_loops(graph: Graph, task: Task, loops: np.ndarray, tol: float) -> Wi
         loops = graph.end_components(graph.choice)
         check_rewarding_loops(graph, loops)
     folded: Quotient = fold_loops(graph, loops)
-    inner = make_problem(folded.mdp, None, None, 0.0, 0.0)
+    inner = make_problem(folded.mdp.blocks, None, None, 0.0, 0.0)
     world = Enclosure(folded.mdp, choice_prior(folded.mdp, None), 0.0, 0.0)
     small = Task(world, inner, task.iterate, task.work)
     at, h, delta = approach(small, np.zeros(inner.blocks.size), tol)

@@ -64,7 +64,7 @@ def solve(
     with jax.enable_x64(True):
         log_prior = check_prior(mdp, None, prior)
         certificate = certified(mdp, choice_prior(mdp, prior), (temperature, optimism, log_prior), tol, method, work)
-        problem = make_problem(mdp, None, None, temperature, optimism, log_prior)
+        problem = make_problem(mdp.blocks, None, None, temperature, optimism, log_prior)
         value = np.clip((certificate.lower + certificate.upper) / 2, certificate.lower, certificate.upper)
         q, policy = map(np.asarray, choices(problem, jnp.asarray(value)))
     dials = (temperature, optimism, prior, tol, method)
