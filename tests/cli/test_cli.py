@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 HEAVY = {"jax", "numpy", "scipy", "matplotlib", "gymnasium", "rich"}
 
 
+POSITIONAL = {"source", "data", "algo", "env_id", "run_dir", "run_dirs"}  # in some verb
+
+
 def command(*words, **options):
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=env, timeout=120, **options)
@@ -64,7 +67,7 @@ def test_every_verb_has_help_with_examples_that_parse(call, verb):
         assert words[0] == verb
         parse(module.Options, verb, "", words[1:])
     for field in inspect.signature(module.Options).parameters:
-        assert field in ("source", "data") or f"--{field.replace('_', '-')}" in out
+        assert field in POSITIONAL or f"--{field.replace('_', '-')}" in out
 
 
 def test_first_command_of_the_help_works(call):

@@ -21,6 +21,11 @@ VERBS = {  # each is a module here with run(argv) -> exit code
     "compare": "exact, variational and hard control side by side, and what optimism costs",
     "fit": "which reward explains recorded behaviour, with intervals, checks and a report",
     "recover": "simulate from known parameters, fit, and see whether they come back",
+    "train": "an agent learns from experience; killed at any moment, it can go on",
+    "resume": "goes on with a run that was stopped, to the same bytes where it can",
+    "evaluate": "returns of a trained agent in new episodes, with intervals over seeds",
+    "enjoy": "watch a trained agent, or film it",
+    "plot": "learning curves: interquartile mean over seeds, with intervals",
     "doctor": "the toolchain, checked: versions, machine, arithmetic",
 }
 

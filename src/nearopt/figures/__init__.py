@@ -10,6 +10,7 @@ if find_spec("matplotlib") is None:
 from nearopt.figures.behaviour import behaviour_figures
 from nearopt.figures.canvas import save
 from nearopt.figures.comparison import comparison_figures
+from nearopt.figures.curves import curves_page, draw_curves, save_curves
 from nearopt.figures.dynamics import draw_dynamics, draw_luck
 from nearopt.figures.gallery import inference_figures
 from nearopt.figures.ledger import dial_page, draw_returns, draw_terms
@@ -21,8 +22,10 @@ from nearopt.figures.tables import draw_policy_bars, draw_state_bars, draw_table
 __all__ = [
     "behaviour_figures",
     "comparison_figures",
+    "curves_page",
     "dial_page",
     "draw_backward",
+    "draw_curves",
     "draw_dynamics",
     "draw_forward",
     "draw_luck",
@@ -40,5 +43,6 @@ __all__ = [
     "draw_world",
     "inference_figures",
     "save",
+    "save_curves",
     "solution_figures",
 ]

@@ -185,8 +185,8 @@ class Checkpoints:
         paths = [self.folder / chunk.file for chunk in contents.chunks]
         for path, chunk in zip(paths, contents.chunks, strict=True):
             have = path.stat().st_size if path.is_file() else 0
-            if have != chunk.bytes or have < (chunk.end - chunk.first) * contents.row_bytes:
-                raise damaged(path, f"it has {have:,} bytes, not {chunk.bytes:,} with its rows in them")
+            if have < (chunk.end - chunk.first) * contents.row_bytes:
+                raise damaged(path, f"it has {have:,} bytes, fewer than its rows take")
         size = contents.end - contents.first
         try:
             rows = {name: np.empty((size, *shape), dtype) for name, (dtype, shape) in contents.columns.items()}
@@ -210,7 +210,8 @@ class Checkpoints:
         kept |= {chunk.file for contents in line for chunk in contents.chunks}
         ours = r"\.?step-\d{12,18}|replay-\d+-\d+\.safetensors|\.nearopt-[0-9a-f]+\.tmp"
         with contextlib.suppress(OSError):
-            for path in sorted(self.folder.iterdir()):  # hidden ones first: `remove` needs their names
+            # Hidden ones first: `remove` needs their names. Rows last: a checkpoint is whole as long as it is there.
+            for path in sorted(self.folder.iterdir(), key=lambda path: (path.name.startswith("replay"), path.name)):
                 if path.name not in kept and re.fullmatch(ours, path.name):
                     remove(path)
 
@@ -288,7 +289,7 @@ def read_contents(document: dict[str, Any], home: Path, step: int) -> Contents:
             for chunk in replay["chunks"]
         )
         contents = Contents(whole(replay["step"]), whole(replay["first"]), whole(replay["end"]), columns, chunks)
-        if contents.step == step and covers(chunks, contents.first, contents.end) and (columns or not chunks):
+        if contents.step == step and covers(chunks, contents.first, contents.end):
             if isinstance(document["facts"], dict):
                 return contents
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nearopt.mdp.errors import FileAccessError, MissingFileError, NearoptError
+from nearopt.mdp.errors import FileAccessError, MissingFileError, NearoptError, VersionError
 from nearopt.mdp.files.atomic import sync_folder, write_atomically
 from nearopt.runs import manifest
 from nearopt.runs.errors import DamagedFileError, UnsaveableError, cannot_save, damaged
@@ -80,7 +80,8 @@ def settle(folder: Path, name: str) -> None:
 def load(folder: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the facts that `save` was given.
 
-    Raises: `MissingFileError`, `FileAccessError` (missing rights), `DamagedFileError` (any byte of either changed).
+    Raises: `MissingFileError`, `FileAccessError` (missing rights), `DamagedFileError` (any byte of either changed),
+    `VersionError` (a format of another nearopt).
     """
     document = read_manifest(folder, name)
     size, digest = document["file"]["bytes"], document["file"]["sha256"]
@@ -101,11 +102,12 @@ def read_manifest(folder: Path, name: str) -> dict[str, Any]:
     path = folder / f"{name}.json"
     document = manifest.parse(read_file(path), path)
     match document:
-        case {"format": int(number), "file": {"bytes": int(), "sha256": str(digest)}, "facts": dict()}:
-            if number != FORMAT:
-                raise damaged(path, f"its format is {number}, not {FORMAT}")
-            if re.fullmatch("[0-9a-f]{64}", digest):  # it becomes part of a path
+        case {"format": int(number), "file": {"bytes": int(), "sha256": str()}, "facts": dict()}:
+            if number == FORMAT:
                 return document
+            raise VersionError(
+                f"{path} has format {number}, and {FORMAT} is known here", "use the nearopt that wrote it"
+            )
     raise damaged(path, "it does not describe arrays")
 
 

@@ -1,0 +1,168 @@
+"""A run's folder: made once, opened as what it is, trained by one process at a time."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nearopt.mdp.errors import NearoptError, VersionError
+from nearopt.runs import directory, tensors
+from nearopt.runs.directory import RunDirectory
+from nearopt.runs.errors import (
+    CannotSaveError,
+    DamagedFileError,
+    NotARunError,
+    RunExistsError,
+    RunLockedError,
+    UnsaveableError,
+)
+
+CONFIG = {"algorithm": "sac", "seed": 2**70, "net": (256, 256), "env": {"id": "Pendulum-v1", "kwargs": {}}, "ü": 0.1}
+PLAIN = CONFIG | {"net": [256, 256]}
+
+
+def test_a_run_is_made_and_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/some/where/nearopt", "train", "sac", "--set", "a b=1"])
+    made = RunDirectory.create(tmp_path / "runs" / "first", CONFIG)
+    opened = RunDirectory.open(str(tmp_path / "runs" / "first"))
+    for run in (made, opened):
+        assert run.path == tmp_path / "runs" / "first"
+        assert run.config == PLAIN and list(run.config) == list(PLAIN)
+        assert (run.checkpoints, run.agent) == (run.path / "checkpoints", run.path / "agent")
+        assert run.record["command"] == "nearopt train sac --set 'a b=1'"
+        assert run.record["versions"]["python"] == platform.python_version()
+        assert {"nearopt", "jax", "jaxlib", "numpy", "gymnasium", "safetensors"} <= run.record["versions"].keys()
+        assert 1 <= run.record["machine"]["threads"] <= run.record["machine"]["cores"]
+    text = (made.path / "config.json").read_text()
+    assert text.startswith('{\n  "algorithm": "sac",') and text.endswith("}\n")
+    assert platform.node() not in text and os.getcwd() not in text
+    assert os.listdir(made.path) == ["config.json"]
+
+
+def test_a_run_is_finished_when_its_agent_is_there(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {})
+    assert not run.finished
+    tensors.save(run.agent, "agent", {"x": np.ones(2)}, {})
+    assert run.finished and RunDirectory.open(run.path).finished
+    (run.agent / "agent.safetensors").rename(run.agent / ".agent-x.safetensors")  # killed before the last renaming
+    assert not run.finished
+
+
+def test_a_dump_can_be_loaded(tmp_path):
+    run = RunDirectory.create(tmp_path, {})
+    assert run.dump("batch", {"x": np.array([np.nan])}, {"step": 3}) == tmp_path / "failure"
+    arrays, facts = tensors.load(tmp_path / "failure", "batch")
+    assert np.isnan(arrays["x"]).all() and facts == {"step": 3}
+
+
+# ---------------------------------------------------------------- refusals
+def test_a_place_that_is_taken(tmp_path):
+    RunDirectory.create(tmp_path / "run", {})
+    with pytest.raises(RunExistsError, match="run holds a run; resume it, or choose another folder"):
+        RunDirectory.create(tmp_path / "run", {})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("")
+    with pytest.raises(RunExistsError, match=r"other things \(thesis.tex\); choose an empty"):
+        RunDirectory.create(tmp_path / "other", {})
+    for place in ("other/thesis.tex", "other/thesis.tex/run"):
+        with pytest.raises(RunExistsError, match="under a file"):
+            RunDirectory.create(tmp_path / place, {})
+    with pytest.raises(CannotSaveError, match="File name too long"):
+        RunDirectory.create(tmp_path / ("x" * 300), {})
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".nearopt-0123.tmp").write_text("half a conf")
+    RunDirectory.create(tmp_path / "killed", {})
+
+
+@pytest.mark.parametrize("config", [{"a": np.nan}, {"a": np.ones(2)}, {"a": {1: 2}}, {"command": "x"}, {"format": 1}])
+def test_a_config_that_json_cannot_hold(tmp_path, config):
+    with pytest.raises(UnsaveableError, match="config"):
+        RunDirectory.create(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(NotARunError, match="(holds no run|is no folder); give the folder of a run"):
+            RunDirectory.open(place)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        (b"", DamagedFileError, "line 1"),
+        (b'{\n"format": 1,\n"a" 2}', DamagedFileError, "line 3: Expecting ':'"),
+        (b"\xff\xfe", DamagedFileError, "utf-8"),
+        (b"[" * 100_000, DamagedFileError, "recursion"),
+        (b'{"a":' * 900 + b"1" + b"}" * 900, DamagedFileError, "nested"),
+        (b'{"format": NaN}', DamagedFileError, "nan"),
+        (b'{"format": 1' + b"0" * 5000 + b"}", DamagedFileError, "cannot be read"),
+        (b" " * 5_000_000, DamagedFileError, "5,000,000 bytes"),
+        (b"{}", DamagedFileError, "not the config of a run"),
+        (b"[]", DamagedFileError, "not the config of a run"),
+        (b'{"format": 1, "command": "", "versions": {}, "machine": 4}', DamagedFileError, "not the config"),
+        (b'{"format": 2}', VersionError, "format 2, and 1 is known"),
+    ],
+)
+def test_a_config_that_cannot_be_read(tmp_path, text, kind, words):
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(kind, match=f"config.json.*{words}") as caught:
+        RunDirectory.open(tmp_path)
+    assert isinstance(caught.value, NearoptError) and len(str(caught.value)) < 500
+
+
+def test_edited_by_hand_it_is_still_a_config(tmp_path):
+    run = RunDirectory.create(tmp_path, CONFIG)
+    document = json.loads((tmp_path / "config.json").read_text())
+    document["seed"] = 5
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    assert RunDirectory.open(tmp_path).config == PLAIN | {"seed": 5} and run.config == PLAIN
+
+
+def test_versions_that_differ_are_named(tmp_path, monkeypatch):
+    run = RunDirectory.create(tmp_path, {})
+    assert run.versions_differ() == []
+    now = directory.versions()
+    changed = {name: version for name, version in now.items() if name != "jax"} | {"numpy": "9.9", "more": "1"}
+    monkeypatch.setattr(directory, "versions", lambda: changed)
+    said = RunDirectory.open(tmp_path).versions_differ()
+    assert f"jax is absent here, and was {now['jax']} when the run began." in said
+    assert f"numpy is 9.9 here, and was {now['numpy']} when the run began." in said
+    assert "more is 1 here, and was absent when the run began." in said and len(said) == 3
+
+
+# ---------------------------------------------------------------- one process at a time
+def test_a_second_process_may_not_train_the_run(tmp_path):
+    RunDirectory.create(tmp_path, {})
+    code = (
+        "import sys; from nearopt.runs.directory import RunDirectory\n"
+        "with RunDirectory.open(sys.argv[1]).lock(): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(RunLockedError, match="another process trains the run"):
+            RunDirectory.open(tmp_path).lock().__enter__()
+        process.send_signal(signal.SIGKILL)
+    with RunDirectory.open(tmp_path).lock():
+        with pytest.raises(RunLockedError):
+            RunDirectory.open(tmp_path).lock().__enter__()
+    with RunDirectory.open(tmp_path).lock():
+        pass
+    with pytest.raises(KeyError), RunDirectory.open(tmp_path).lock():
+        raise KeyError  # what goes wrong inside is not the lock's, and frees it
+    with RunDirectory.open(tmp_path).lock():
+        pass
+
+
+def test_a_folder_that_takes_no_lock(tmp_path):
+    run = RunDirectory.create(tmp_path, {})
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(CannotSaveError, match="lock cannot be written"), run.lock():
+        pass
