@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from nearopt import SAC, SoftDQN
 from nearopt.agents.agent import act, enter
+from nearopt.agents.errors import WrongAgentError
 from nearopt.agents.evaluation import EndlessEpisodeError, evaluate_agent
 from nearopt.environments.environment import Environment
 from tests.environments.counting import LENGTHS, Counting
@@ -137,3 +138,8 @@ def test_an_episode_without_end(agent, monkeypatch):
     monkeypatch.setattr("nearopt.agents.evaluation.MOST_STEPS", 3)
     with pytest.raises(EndlessEpisodeError, match="has not ended after 3 steps; give the environment a time limit"):
         evaluate_agent(agent, Endless(), 1)
+
+
+def test_another_environment_is_refused(agent):
+    with pytest.raises(WrongAgentError, match="CartPole-v1 has other observations or actions"):
+        evaluate_agent(agent, "CartPole-v1")

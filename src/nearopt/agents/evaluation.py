@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nearopt.agents.agent import Agent, Method, World, act, enter
+from nearopt.agents.errors import WrongAgentError
 from nearopt.agents.settings import OffPolicy
 from nearopt.environments.streams import Streams
 from nearopt.mdp.errors import NearoptError
@@ -49,6 +50,7 @@ def evaluate_agent(
         deterministic: the policy's mode instead of samples.
 
     Raises:
+        WrongAgentError: the environment has other observations or actions than the agent's.
         EndlessEpisodeError: an episode of Gymnasium has not ended after 100,000 steps.
 
     >>> from nearopt import SAC
@@ -56,6 +58,9 @@ def evaluate_agent(
     array([200., 200.])
     """
     world = env if isinstance(env, World) else enter(env, env_kwargs, min(episodes, MOST_STREAMS))
+    if world.spaces.to_json() != agent.spaces.to_json():
+        problem = f"{world.id or 'the environment'} has other observations or actions than the agent was trained with"
+        raise WrongAgentError(problem, "evaluate it in its own environment, made with the same arguments")
     if world.environment is not None:
         key = jax.random.key(seed)
         sums = in_jax(agent.method, agent.settings, agent.state, world.environment, key, episodes, deterministic)

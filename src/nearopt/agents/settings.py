@@ -67,13 +67,16 @@ RULES: dict[str, tuple[str, Any]] = {
     ),
     "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda x: isinstance(x, str) and x in ACTIVATIONS),
     "net_arch": ("whole numbers of at least 1, one per hidden layer", lambda x: all(COUNT[1](n) for n in x)),
-    "log_std_range": ("two numbers, the lower one first", lambda x: len(x) == 2 and x[0] < x[1]),
+    "log_std_range": (
+        "two numbers, the lower one first",
+        lambda x: len(x) == 2 and all(map(is_number, x)) and x[0] < x[1],
+    ),
     "double": ("true or false", lambda x: isinstance(x, bool)),
 }
 
 
 def is_number(x: object) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool) and x == x
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < float("inf")
 
 
 def settle[S: OffPolicy](kind: type[S], task: Task, given: Mapping[str, Any]) -> S:

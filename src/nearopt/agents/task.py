@@ -75,7 +75,10 @@ def check_prior(prior: Prior, task: Task) -> Prior:
             ", or a row of log-probabilities" if task.num_actions else ""
         )
         raise SettingError(f"prior={prior!r} is none that this agent knows", f"give {wanted}")
-    row = np.asarray(prior, float)
+    try:
+        row = np.asarray(prior, float)
+    except (TypeError, ValueError):
+        row = np.array(np.nan)  # no numbers: no row of them
     if row.shape != (task.num_actions,) or np.isnan(row).any() or (row == np.inf).any() or not (row > -np.inf).any():
         raise SettingError(
             f"prior={prior!r} is not a row of {task.num_actions} log-probabilities", "give one number per action"

@@ -23,12 +23,16 @@ def read_ent_coef(ent_coef: str | float) -> EntCoef:
     """
     mend = 'give a number above 0, "auto", or "auto_0.1" to start from 0.1'
     tuned = isinstance(ent_coef, str)
-    text = ent_coef.removeprefix("auto").removeprefix("_") or "1" if isinstance(ent_coef, str) else ent_coef
+    text = "1" if ent_coef == "auto" else ent_coef.removeprefix("auto_") if isinstance(ent_coef, str) else ent_coef
     try:
         value = float(text)
     except (TypeError, ValueError):
         raise SettingError(f"ent_coef={ent_coef!r} is no temperature", mend) from None
-    if not 0 < value < float("inf") or (isinstance(ent_coef, str) and not ent_coef.startswith("auto")):
+    if (
+        isinstance(ent_coef, bool)
+        or not 0 < value < float("inf")
+        or (isinstance(ent_coef, str) and not ent_coef.startswith("auto"))
+    ):
         raise SettingError(f"ent_coef={ent_coef!r} is no temperature", mend)
     return EntCoef(tuned, value)
 
