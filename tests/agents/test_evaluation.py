@@ -112,6 +112,21 @@ def test_episodes_in_jax_end_where_they_end():
     assert (other.soft_returns != found.soft_returns).any()
 
 
+class Dice(Ticking):
+    """The reward is the action and a number drawn uniformly."""
+
+    def step(self, key, state, action):
+        state, _, terminated = super().step(key, state, action)
+        return state, action + jax.random.uniform(key), terminated
+
+
+def test_every_step_in_jax_draws_anew():
+    agent = SoftDQN(Dice(), net_arch=[4], buffer_size=10, batch_size=2, ent_coef=100.0)
+    found = evaluate_agent(agent, Dice(), 400, deterministic=False)
+    returns = found.returns[found.lengths == 6]
+    assert len(returns) > 150 and 3 < returns.var() < 6  # 6 (2/3 + 1/12); were a draw used twice, 7 or more
+
+
 def test_in_jax_and_in_gymnasium_the_same_policy_is_worth_the_same():
     agent = SAC("nearopt/Pendulum-v0", net_arch=[8], buffer_size=10, batch_size=2)
     compiled = evaluate_agent(agent, "nearopt/Pendulum-v0", 200)

@@ -26,7 +26,7 @@ def test_train_leaves_a_run_and_says_what_it_came_to(trained):
     assert run.finished and run.config["seed"] == 3 and run.config["end"] == 300
     settings = run.config["settings"]
     assert (settings["net_arch"], settings["batch_size"], settings["learning_starts"]) == ([8], 8, 50)
-    assert settings["learning_rate"] == 1e-3 and answer["tuned"] == {"learning_rate": 1e-3}  # --set took the others
+    assert answer["tuned"] == dict(learning_rate=1e-3, tau=0.01) == {name: settings[name] for name in answer["tuned"]}
     assert answer["settings"] == settings and answer["env_kwargs"] == {"max_episode_steps": 20}
     assert (answer["algorithm"], answer["env"], answer["resume"]) == ("SAC", "Pendulum-v1", "exact")
     assert (answer["total_timesteps"], answer["failed"]) == (300, {})
@@ -43,7 +43,7 @@ def test_it_is_what_the_library_learns(trained):
         "Pendulum-v1",
         seed=3,
         env_kwargs=dict(max_episode_steps=20),
-        **dict(net_arch=[8], batch_size=8, learning_starts=50, learning_rate=1e-3),
+        **dict(net_arch=[8], batch_size=8, learning_starts=50, learning_rate=1e-3, tau=0.01),
     )
     agent.learn(300, log_every=100)
     agent.save(trained.folder / "again")
@@ -53,7 +53,7 @@ def test_it_is_what_the_library_learns(trained):
 
 def test_the_default_folder_and_the_summary(call, folder):
     code, out, err = call(*WORDS, "--seed", "4")
-    assert (code, err) == (0, "nearopt: tuned for Pendulum-v1: learning_rate=0.001\n")
+    assert (code, err) == (0, "nearopt: tuned for Pendulum-v1: learning_rate=0.001 tau=0.01\n")
     where = "runs/sac-Pendulum-v1-seed4"
     assert RunDirectory.open(where).finished
     assert "SAC on Pendulum-v1 max_episode_steps=20, seed 4" in out and "the same bytes" in out

@@ -16,13 +16,17 @@ from nearopt.mdp.errors import NearoptError
 
 REQUIRED = (
     *("jax", "jaxlib", "numpy", "scipy", "gymnasium", "equinox", "jaxtyping"),
-    *("optax", "safetensors", "tyro", "rich", "umbi", "pyamg", "scikit-learn", "jinja2"),
+    *("optax", "safetensors", "tyro", "rich", "umbi", "pyamg", "scikit-learn", "jinja2", "tensorboardX", "tqdm"),
 )
 OPTIONAL = {
     "matplotlib": 'draws pictures; pip install "nearopt[figures]"',
     "numpyro": 'samples posteriors of fits; pip install "nearopt[nuts]"',
     "pyarrow": 'reads Parquet; pip install "nearopt[parquet]"',
     "minari": 'reads and writes Minari datasets; pip install "nearopt[minari]"',
+    "mujoco": 'runs HalfCheetah and its like; pip install "nearopt[mujoco]"',
+    "box2d": 'runs LunarLander; pip install "nearopt[box2d]"',
+    "moviepy": 'films an agent for nearopt enjoy --video; pip install "nearopt[video]"',
+    "wandb": 'logs a run with Weights & Biases; pip install "nearopt[wandb]"',
 }
 OLD_PYTHON = "newer JAX, whose sums are right, needs Python 3.12"
 OLD_JAX = "jaxlib 0.10.2 sums wrongly under jit (jax #39103), 0.11.0 can hang (jax #39257); use jax 0.12 or newer"

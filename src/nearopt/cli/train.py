@@ -22,7 +22,7 @@ EXAMPLES = """\
 examples, to be copied:
   nearopt train sac Pendulum-v1 --total-timesteps 4000
   nearopt train sac Pendulum-v1 --total-timesteps 4000 --seeds 5 --run-dir runs/pendulum
-  nearopt train soft-dqn CartPole-v1 --total-timesteps 30000 --set ent_coef=0.05 net_arch=[128,128]
+  nearopt train soft-dqn CartPole-v1 --total-timesteps 20000 --set ent_coef=0.5 net_arch=[128,128]
   nearopt train sac LunarLander-v3 --total-timesteps 200000 --env-kwargs continuous=true
   nearopt train sac HalfCheetah-v5 --total-timesteps 1000000 --seed 3 --checkpoint-every 20000
 
