@@ -156,7 +156,7 @@ def test_prior_from_a_file(call, folder, name):
 def test_pairs():
     pairs = ["slip=0.1", "name=8x8", "text=a=b", "yes=true", "no=False", "none=None", "list=[1]", "empty="]
     expected = dict(slip=0.1, name="8x8", text="a=b", yes=True, no=False, none=None, list=[1], empty="")
-    assert source.read_pairs(pairs) == expected
+    assert source.read_pairs("--set", [pairs[:3], pairs[3:]]) == expected
 
 
 def test_out_writes_what_it_lists(call, folder, monkeypatch):
@@ -220,6 +220,7 @@ WRONG = [
     ("maze.txt --prior small.csv", "the prior has shape (1, 2)"),
     ("maze.txt --env-kwargs slip", "--env-kwargs has 'slip'"),
     ("maze.txt --env-kwargs slip=0 slip=1", "slip twice"),
+    ("maze.txt --env-kwargs slip=0 --env-kwargs slip=1", "--env-kwargs gives slip twice"),
     ("maze.txt --env-kwargs slp=0.1", "no option 'slp'"),
     ("maze.txt --env-kwargs slip=often", "slip is 'often'"),
     ("maze.txt --out maze.txt", "maze.txt is a file"),

@@ -80,7 +80,7 @@ WRONG = [
     ("train sac Pendulum-v1 --set gamma=0 --set gamma=1", "--set gives gamma twice"),
     ("train sac Pendulum-v1 --env-kwargs g", "--env-kwargs has 'g'"),
     ("train sac Pendulum-v1 --env-kwargs gg=1", "Pendulum-v1 was given {'gg': 1}"),
-    ("train sac Pendulm-v1", "'Pendulum-v1'"),
+    ("train sac Pendulm-v1", "did you mean Pendulum-v1."),
     ("train sac gym:Pendulum-v1", "write Pendulum-v1."),
     ("train sac CartPole-v1", "the environment has discrete actions"),
     ("train soft-dqn Pendulum-v1", "needs discrete ones"),

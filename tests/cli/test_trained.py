@@ -144,8 +144,3 @@ def test_tuned_settings_are_settings_of_environments(algorithm):
         settings = settle(kind.method.settings, task, given)
         defaults = dataclasses.asdict(settle(kind.method.settings, task, {}))
         assert all(getattr(settings, name) != defaults[name] for name in given), f"{id}: a default"
-
-
-def test_settings_are_read_as_json():
-    words = [["learning_rate=1e-3", "net_arch=[64,64]"], ["ent_coef=auto_0.1"]]
-    assert tuned.pairs("--set", words) == dict(learning_rate=1e-3, net_arch=[64, 64], ent_coef="auto_0.1")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nearopt.cli.infer import check_memory
-from nearopt.cli.options import Json, Source, named, parse
+from nearopt.cli.options import Json, Pairs, Source, named, parse
 
 if TYPE_CHECKING:
     from nearopt.inference.ledger import Ledger
@@ -62,7 +62,7 @@ class Options:
     """How soft optimality is, in units of reward; above 0."""
     prior: Annotated[str, named("PRIOR")] = "flat"
     """Over actions: flat (1 each), uniform (1/number), or a .npy or .csv file of shape (S, A)."""
-    env_kwargs: Annotated[tuple[str, ...], named("KEY=VALUE", "")] = ()
+    env_kwargs: Pairs = ()
     """For the environment or the maze: slip=0.1, map_name=8x8. Values are JSON, or else text."""
     out: Annotated[Path | None, named("DIR", "")] = None
     """Write pictures and arrays into this folder."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nearopt.cli.options import Json, named, parse
+from nearopt.cli.options import Json, Pairs, named, parse
 from nearopt.mdp.errors import ArgumentError, FeatureError, GroupError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Options:
     """What was recorded: a .csv or .parquet file with a row per step."""
     mdp: Annotated[str, named("SOURCE", "")]
     """The world: FILE.txt (a maze), FILE.mdp, FILE.drn, FILE.umb, or gym:ID; its own reward is ignored."""
-    env_kwargs: Annotated[tuple[str, ...], named("KEY=VALUE", "")] = ()
+    env_kwargs: Pairs = ()
     """For the environment or the maze: slip=0.1, map_name=8x8. Values are JSON, or else text."""
     reward: Literal["linear", "state", "state_action", "maps", "model", "network"] = "linear"
     """linear in features; one number per state, or per state and action; maps with weights over time; the model's own;

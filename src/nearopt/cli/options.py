@@ -16,6 +16,11 @@ def named(metavar: str, default: str | None = None) -> object:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
 
 
+Pairs = Annotated[  # --set a=1 b=2 --set c=3
+    tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], named("KEY=VALUE", "")
+]
+
+
 def parse[T](options: type[T], verb: str, examples: str, argv: Sequence[str]) -> T:
     """The options of one verb. Help ends with the examples, as they are; a usage error exits with 2."""
     try:

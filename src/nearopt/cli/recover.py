@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from nearopt.cli.options import Json, Source, named, parse
+from nearopt.cli.options import Json, Pairs, Source, named, parse
 from nearopt.mdp.errors import ArgumentError, FeatureError, NoSolutionError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Options:
 
     source: Source
     """A model: FILE.txt (a maze), FILE.mdp, FILE.drn, FILE.umb, or gym:ID."""
-    env_kwargs: Annotated[tuple[str, ...], named("KEY=VALUE", "")] = ()
+    env_kwargs: Pairs = ()
     """For the environment or the maze: slip=0.1, map_name=8x8. Values are JSON, or else text."""
     reward: Literal["linear", "state", "state_action", "model"] = "linear"
     """linear in features; one number per state, or per state and action; the model's own."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from nearopt.cli.options import Json, Source, named, parse
+from nearopt.cli.options import Json, Pairs, Source, named, parse
 
 if TYPE_CHECKING:
     from nearopt.planning.solve import Solution
@@ -52,7 +52,7 @@ class Options:
     """0: honest dynamics; 1: exact inference, which believes in luck; below 0: averse to risk."""
     prior: Annotated[str, named("PRIOR")] = "flat"
     """Over actions: flat (1 each), uniform (1/number), or a .npy or .csv file of shape (S, A)."""
-    env_kwargs: Annotated[tuple[str, ...], named("KEY=VALUE", "")] = ()
+    env_kwargs: Pairs = ()
     """For the environment or the maze: discount=0.99, slip=0.1. Values are JSON, or else text."""
     tol: Annotated[float, named("WIDTH")] = 1e-8
     """How far the bounds may be apart, in units of reward."""

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 WORDS = {"True": True, "False": False, "None": None}  # Python's spelling; as strings they would all be true
 
 
-def load_source(source: str, pairs: Sequence[str] = ()) -> "MDP":
+def load_source(source: str, pairs: Sequence[Sequence[str]] = ()) -> "MDP":
     """The model in a file, or `gym:ID`; `pairs` are the words of --env-kwargs.
 
     Raises: `ArgumentError`, `UnknownEnvironmentError`, and what `nearopt.load` and `MDP.from_gymnasium` raise.
     """
-    options = read_pairs(pairs)
+    options = read_pairs("--env-kwargs", pairs)
     prefix, colon, name = source.partition(":")
     if colon and prefix == "gym":
         with warnings.catch_warnings(record=True) as caught:
@@ -104,15 +104,15 @@ def check_options(name: str, spec: Any, options: dict[str, Any]) -> None:
             raise ArgumentError(f"gym:{name} takes no {key!r}", mend)
 
 
-def read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
-    """['slip=0.1', 'map_name=8x8'] → {'slip': 0.1, 'map_name': '8x8'}: JSON where it is JSON, text elsewhere."""
+def read_pairs(option: str, words: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """[['slip=0.1', 'map_name=8x8']] → {'slip': 0.1, 'map_name': '8x8'}: JSON where it is JSON, text elsewhere."""
     options: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in (pair for group in words for pair in group):
         key, equals, text = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise ArgumentError(f"--env-kwargs has {pair!r}", "write key=value, without spaces around '='")
+            raise ArgumentError(f"{option} has {pair!r}", "write key=value, without spaces around '='")
         if key in options:
-            raise ArgumentError(f"--env-kwargs gives {key} twice", "give each key once")
+            raise ArgumentError(f"{option} gives {key} twice", "give each key once")
         try:
             options[key] = WORDS[text] if text in WORDS else json.loads(text)
         except (ValueError, RecursionError):

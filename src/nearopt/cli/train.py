@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from nearopt.cli.options import Json, named, parse
+from nearopt.cli.options import Json, Pairs, named, parse
 from nearopt.mdp.errors import ArgumentError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -53,10 +53,6 @@ settings, the last counts
   runs: run_dir, seed, finished, steps, episodes, and of the last episodes return, soft_return (null before the first).
 """
 
-Pairs = Annotated[
-    tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], named("KEY=VALUE", "")
-]  # --set a=1 b=2 --set c=3
-
 
 @dataclass(frozen=True)
 class Options:
@@ -92,14 +88,15 @@ class Options:
 
 def run(argv: Sequence[str]) -> int:
     options = parse(Options, "train", EXAMPLES, argv)
-    from nearopt.cli.tuned import class_name, pairs, tuned_settings
+    from nearopt.cli.source import read_pairs
+    from nearopt.cli.tuned import class_name, tuned_settings
 
     name = class_name(options.algo)
     check(options)
     folder = options.run_dir or default_folder(options)
     check_free(folder)
-    chosen, tuned = pairs("--set", options.set), tuned_settings(options.algo, options.env_id)
-    kwargs = pairs("--env-kwargs", options.env_kwargs)
+    chosen, tuned = read_pairs("--set", options.set), tuned_settings(options.algo, options.env_id)
+    kwargs = read_pairs("--env-kwargs", options.env_kwargs)
     tuned = {key: value for key, value in tuned.items() if key not in chosen}
     from nearopt.cli.output import progress
 

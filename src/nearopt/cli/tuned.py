@@ -2,11 +2,9 @@
 
 import difflib
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nearopt.cli.source import read_pairs
 from nearopt.mdp.errors import ArgumentError
 
 ALGORITHMS = {"sac": "SAC", "discrete-sac": "DiscreteSAC", "soft-dqn": "SoftDQN"}  # name: class
@@ -25,11 +23,3 @@ def class_name(algorithm: str) -> str:
 def tuned_settings(algorithm: str, id: str) -> dict[str, Any]:
     """What was found to work in this environment, over the class's defaults; {} where they are what there is."""
     return tomllib.loads((TABLES / f"{algorithm}.toml").read_text("utf-8")).get(id, {})
-
-
-def pairs(option: str, words: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """`--set a=1 b=2 --set c=3` → {"a": 1, "b": 2, "c": 3}, by `read_pairs`."""
-    try:
-        return read_pairs([pair for group in words for pair in group])
-    except ArgumentError as error:
-        raise ArgumentError(error.problem.replace("--env-kwargs", option), error.mend) from None

@@ -170,7 +170,8 @@ def make(id: str, kwargs: Mapping[str, Any] | None = None, num: int = 1) -> Stre
         return Streams(made)
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
         near = difflib.get_close_matches(id, gymnasium.registry, n=1, cutoff=0.0)[0]
-        raise UnknownEnvironmentError(f"there is no environment {id!r} ({clean(error)})", f"is it {near!r}?") from None
+        problem = f"there is no environment {id!r} ({clean(error)})"
+        raise UnknownEnvironmentError(problem, f"did you mean {near}") from None
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise MissingExtraError(f"{id} needs more than is installed ({clean(error)})", extra(id)) from None
     except gymnasium.error.Error as error:
