@@ -78,13 +78,13 @@ def half_cheetah() -> Iterator[Row]:
 def pendulum() -> Iterator[Row]:
     """From the command to the file of an agent whose mean return is above −200: imports and compiling included."""
     folder = ROOT / "out" / f"bench-pendulum-{os.getpid()}"
-    settings = ["sac", "Pendulum-v1", "--total-timesteps", "4000", "--seed", "0", "--run-dir", str(folder)]
+    settings = ["sac", "Pendulum-v1", "--total-timesteps", "5000", "--seed", "0", "--run-dir", str(folder)]
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "nearopt", "train", *settings], check=True, capture_output=True)
     seconds = time.perf_counter() - start
     command = [sys.executable, "-m", "nearopt", "evaluate", str(folder), "--episodes", "20", "--json"]
     returned = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    mean = float(np.mean(returned["seeds"][0]["deterministic"]["returns"]))
+    mean = returned["runs"][0]["deterministic"]["mean"]
     met = seconds <= 30 and mean > -200
     yield Row("Pendulum-v1 from a cold start", seconds, aim="30 s to −200", met=met, note=f"mean return {mean:.0f}")
 

@@ -1,10 +1,12 @@
-"""Exact inference on three real inputs: `make demo`, or `python examples/demo.py [FOLDER]`.
+"""Exact inference on three real inputs, and an agent that learns: `make demo`, or `python examples/demo.py [FOLDER]`.
 
-For each, the posterior over behaviour given that every decision is near-optimal; its pictures go to out/demo/NAME/.
+For each input, the posterior over behaviour given that every decision is near-optimal; pictures go to out/demo/NAME/.
+The agent learns to swing up a pendulum whose model it is not told.
 """
 
 import multiprocessing
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -32,8 +34,14 @@ def main(folder: Path) -> None:
             pictures += paths
     print("\nlog evidence: log p(every decision is optimal), in nats, up to the flat prior, which is not normalised.")
     print("P(goal): probability, under the posterior, that the goal is reached by the end.")
-    print("seconds: reading, compiling, inferring.\n\nPictures")
-    for path in pictures:
+    print("seconds: reading, compiling, inferring.\n")
+    print("Soft actor-critic, which is told no model, on Pendulum-v1: 5,000 steps")
+    start = time.perf_counter()
+    before, after, picture = learn(folder / "pendulum")
+    seconds = time.perf_counter() - start
+    print(f"mean return of 20 new episodes: before {before:,.0f}, after {after:,.0f}; {seconds:.0f} seconds")
+    print("\nPictures")
+    for path in [*pictures, picture]:
         print(f"  {path}")
 
 
@@ -49,6 +57,25 @@ def solve(task: tuple, folder: Path) -> tuple[tuple, list[Path]]:
     sweep = [no.infer(mdp, horizon, temperature=other) for other in others]
     numbers = f"{log_evidence:.4f}", f"{reached:.5f}", f"{seconds:.2f}"
     return (source, f"{mdp.num_states:,}", horizon, temperature, *numbers), draw(posterior, sweep, folder / name)
+
+
+def learn(folder: Path) -> tuple[float, float, Path]:
+    """Mean returns before and after learning, and the picture of its curves."""
+    from nearopt.agents.evaluation import evaluate_agent
+    from nearopt.figures import curves_page, save_curves
+    from nearopt.runs.curves import curve
+
+    settings = dict(learning_rate=1e-3, batch_size=128, tau=0.01, policy_kwargs=dict(net_arch=[64, 64]))
+    agent = no.SAC("Pendulum-v1", seed=0, **settings)
+    before = evaluate_agent(agent, "Pendulum-v1", 20).returns.mean()
+    with tempfile.TemporaryDirectory() as run:
+        agent.learn(5_000, run_dir=Path(run) / "run", log_every=200, progress_bar=True)
+        panels = {
+            name: {"SAC on Pendulum-v1": curve([Path(run) / "run"], name, points=25)} for name in ("return", "entropy")
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    after = evaluate_agent(agent, "Pendulum-v1", 20).returns.mean()
+    return float(before), float(after), save_curves(curves_page(panels), folder / "curves.png")
 
 
 def load(source: str) -> no.MDP:
