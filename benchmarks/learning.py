@@ -16,7 +16,8 @@ from typing import Any
 import jax
 
 import nearopt as no
-from nearopt.cli.learned import runs_in, task_of
+from nearopt.cli.learned import task_of
+from nearopt.runs.directory import open_runs
 
 HEADER = "| task | steps | seeds | deterministic | stochastic | of each seed, deterministic |"
 RULE = "|---|---:|---:|---:|---:|---|"
@@ -32,7 +33,7 @@ def nearopt(*words: object) -> str:
 def row(folder: Path, episodes: int) -> str:
     """A line of the table: interquartile means over seeds with 95 % intervals, of one seed mean ± deviation."""
     report = json.loads(nearopt("evaluate", folder, "--episodes", episodes, "--json"))
-    runs = runs_in(folder)
+    runs = open_runs(folder)
     each = ", ".join(f"{run['deterministic']['mean']:,.0f}" for run in report["runs"])
     parts = (task_of(runs[0]), f"{report['runs'][0]['steps']:,}", str(len(runs)))
     values = [value(report, way) for way in ("deterministic", "stochastic")]
@@ -49,7 +50,7 @@ def value(report: dict[str, Any], way: str) -> str:
 
 def command_of(folder: Path) -> str:
     """The first seed's, with the number of seeds."""
-    runs = runs_in(folder)
+    runs = open_runs(folder)
     return f"{runs[0].config['command']}" + (f"  ({len(runs)} seeds)" if len(runs) > 1 else "")
 
 

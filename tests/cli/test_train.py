@@ -1,6 +1,5 @@
 """`nearopt train` and `resume` as a user meets them."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,9 +12,9 @@ import pytest
 import nearopt as no
 from benchmarks import kills
 from nearopt.cli import seeds, train
-from nearopt.cli.learned import runs_in
 from nearopt.cli.options import parse
-from nearopt.runs.directory import RunDirectory
+from nearopt.runs import manifest
+from nearopt.runs.directory import RunDirectory, open_runs
 from tests.cli.commands import WORDS
 from tests.cli.test_cli import command, strict
 
@@ -96,7 +95,7 @@ WRONG = [
     ("train sac Pendulum-v1 --run-dir full", "full is not empty, it holds x"),
     ("resume nothing", "nothing is no folder"),
     ("resume full", "full holds no run"),
-    ("resume broken", "broken/config.json cannot be read"),
+    ("resume broken", "broken/config.json is damaged: it is not what was written"),
     ("evaluate full", "full holds no run"),
     ("evaluate begun", "begun has no final agent yet; finish the training: nearopt resume begun"),
     ("evaluate run --episodes 0", "--episodes is 0"),
@@ -118,6 +117,14 @@ WRONG = [
 ]
 
 
+def change_config(run, change):
+    """As one who means harm would: with a right checksum."""
+    path = Path(run, "config.json")
+    config = manifest.parse(path.read_bytes(), path)
+    change(config)
+    path.write_bytes(manifest.dump(config))
+
+
 @pytest.mark.parametrize(("words", "told"), WRONG, ids=[words for words, _ in WRONG])
 def test_bad_input_is_one_line_and_exit_code_1(call, here, monkeypatch, words, told):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
@@ -125,9 +132,7 @@ def test_bad_input_is_one_line_and_exit_code_1(call, here, monkeypatch, words, t
     shutil.copytree("run", "seeds/seed-0")
     shutil.copytree("run", "begun", ignore=shutil.ignore_patterns("agent", "metrics.csv"))
     shutil.copytree("run", "module", ignore=shutil.ignore_patterns("agent") if "resume" in words else None)
-    config = json.loads(Path("module/config.json").read_text())
-    config["env"]["id"] = "antigravity:Pendulum-v1"
-    Path("module/config.json").write_text(json.dumps(config))
+    change_config("module", lambda config: config["env"].update(id="antigravity:Pendulum-v1"))
     for name in ("full", "broken"):
         Path(name).mkdir()
     Path("full/x").touch()
@@ -188,9 +193,7 @@ def test_a_stopped_run_ends_with_the_same_bytes(call, here, trained):
 
 def test_what_is_not_as_it_was_is_told(call, here):
     shutil.rmtree("run/agent")
-    config = json.loads(Path("run/config.json").read_text())
-    config["versions"]["jax"], config["machine"]["threads"] = "0.1", 1_000
-    Path("run/config.json").write_text(json.dumps(config))
+    change_config("run", lambda config: (config["versions"].update(jax="0.1"), config["machine"].update(threads=1_000)))
     code, out, err = call("resume", "run")
     assert code == 0 and err.count("nearopt: warning:") == 2
     assert "was 0.1 when the run began" in err and "and were 1000 when it began" in err
@@ -221,7 +224,7 @@ def test_seeds_in_jax_resume_together(call, together, tmp_path, monkeypatch):
 def test_ten_seeds_are_in_order(tmp_path, trained):
     for i in (0, 2, 10):
         shutil.copytree(trained.run, tmp_path / f"seed-{i}")
-    assert [run.path.name for run in runs_in(tmp_path)] == ["seed-0", "seed-2", "seed-10"]
+    assert [run.path.name for run in open_runs(tmp_path)] == ["seed-0", "seed-2", "seed-10"]
 
 
 def test_seeds_of_gymnasium_are_processes(call, trained, tmp_path, compiled_once, monkeypatch):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from nearopt.agents import files
-from nearopt.agents.errors import NoEnvironmentError, ObservationError, WrongAgentError
+from nearopt.agents.errors import NoEnvironmentError, ObservationError, SettingError, WrongAgentError
 from nearopt.agents.replay import Replay, Transitions
 from nearopt.agents.settings import OffPolicy, settle
 from nearopt.agents.task import Task
@@ -73,11 +73,20 @@ def enter(env: Any, kwargs: Mapping[str, Any] | None = None, n_envs: int = 1) ->
     if isinstance(env, str):
         streams = make(env, kwargs, n_envs)
         return World(streams, None, streams.spaces, id, kwargs, streams.num)
-    streams, spec = Streams(env), getattr(env, "spec", None)
-    if spec is None or spec.additional_wrappers:  # more than an id can name
-        return World(streams, None, streams.spaces, None, {}, streams.num)
-    kwargs = {k: v for k, v in spec.kwargs.items() if k not in ("num_envs", "vectorization_mode")}
-    return World(streams, None, streams.spaces, spec.id, kwargs, streams.num)
+    streams = Streams(env)
+    return World(streams, None, streams.spaces, *named(env), streams.num)
+
+
+def named(env: Any) -> tuple[str | None, dict[str, Any]]:
+    """The id and the arguments that make this environment anew; no id where they cannot."""
+    spec = getattr(env, "spec", None)
+    known = None if spec is None else gymnasium.registry.get(spec.id)
+    if spec is None or known is None or spec.additional_wrappers or spec.order_enforce != known.order_enforce:
+        return None, {}
+    if isinstance(env, gymnasium.vector.VectorEnv):  # which autoreset mode, in which processes: no id says
+        return None, {}
+    changed = {k: getattr(spec, k) for k in ("max_episode_steps", "disable_env_checker")}
+    return spec.id, spec.kwargs | {k: v for k, v in changed.items() if v != getattr(known, k)}
 
 
 def is_functional(env: Any) -> bool:
@@ -107,6 +116,8 @@ class Agent:
         **settings: Any,
     ):
         self.world: World | None = enter(env, env_kwargs, n_envs)
+        if self.world.n_envs != n_envs and n_envs != 1:
+            raise SettingError(f"n_envs is {n_envs}, and the environment is {self.world.n_envs}", "leave n_envs out")
         self.build(self.world.spaces, seed, self.preset(preset) | settings)
 
     def build(self, spaces: Spaces, seed: int, settings: Mapping[str, Any]) -> None:
@@ -114,6 +125,8 @@ class Agent:
             has, needs = ("discrete actions", "a box") if spaces.discrete else ("actions in a box", "discrete ones")
             others = "SoftDQN or DiscreteSAC" if spaces.discrete else "SAC"
             raise WrongAgentError(f"the environment has {has}, and {self.method.name} needs {needs}", f"take {others}")
+        if not 0 <= seed < 2**31:
+            raise SettingError(f"seed is {seed}", f"give a whole number from 0 to {2**31 - 1}")
         self.spaces, self.seed = spaces, int(seed)
         self.settings = settle(self.method.settings, task_of(spaces), settings)
         self.state = init(self.method, self.settings, self.seed)
@@ -150,6 +163,7 @@ class Agent:
         Raises:
             DivergedError: a loss is not finite; the agent is as it was before that update.
             NoEnvironmentError: the agent was loaded without one.
+            SettingError: fewer than one step.
         """
         from nearopt.agents.session import Session
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from nearopt.agents import files
-from nearopt.agents.errors import DivergedError, StopTraining
+from nearopt.agents.errors import DivergedError, SettingError, StopTraining
 from nearopt.agents.settings import to_json
-from nearopt.environments.capture import reason_not_exact
+from nearopt.environments.capture import reason_not_exact, verified
+from nearopt.environments.streams import make
 from nearopt.mdp.errors import NearoptError
 from nearopt.runs.checkpoints import Checkpoint, Checkpoints
-from nearopt.runs.directory import RunDirectory
+from nearopt.runs.directory import RunDirectory, complete
+from nearopt.runs.errors import NotARunError, damaged
 from nearopt.runs.metrics import Metrics
 
 Callback = Callable[[int, dict[str, float]], bool | None]
@@ -61,6 +63,13 @@ class Session:
         checkpoint_every: int = 5_000,
         wandb: str | None = None,
     ):
+        for name, value in (
+            ("total_timesteps", total),
+            ("log_every", log_every),
+            ("checkpoint_every", checkpoint_every),
+        ):
+            if value < 1:
+                raise SettingError(f"{name} is {value}", "give a whole number of at least 1")
         self.total, self.folder, self.wandb = total, None if run_dir is None else Path(run_dir), wandb
         self.callback, self.log_every, self.checkpoint_every = callback, log_every, checkpoint_every
         self.progress_bar, self.bar = progress_bar, None
@@ -85,12 +94,15 @@ class Session:
         if self.folder is not None:
             folders = [self.folder] if len(agents) == 1 else [self.folder / f"seed-{i}" for i in range(len(agents))]
             for agent, folder in zip(agents, folders, strict=True):
-                self.hold(RunDirectory.create(folder, self.config(agent)))
+                self.hold(RunDirectory.create(folder, self.config(agent) | dict(seeds=len(agents))))
 
     def go_on(self, agents: list[Any], directories: list[RunDirectory], checkpoints: list[Checkpoint]) -> None:
         """An old run, from checkpoints of one step (none: from its start)."""
         config = directories[0].config
         self.wandb, self.end = config["wandb"], config["end"]
+        if not checkpoints and config["start"]:
+            problem = f"{directories[0].path} has no checkpoint, and its agent had learned before the run began"
+            raise NotARunError(problem, "train it anew")
         for directory in directories:
             self.hold(directory)
         self.resumed = checkpoints
@@ -198,6 +210,8 @@ def how_it_resumes(world: Any) -> str:
     if world.environment is not None:
         return "exact"
     reason = reason_not_exact(world.streams.env)
+    if reason is None and world.id is not None:  # two of them can be had, to try it
+        reason = verified(lambda: make(world.id, world.kwargs, world.n_envs).env)
     return "exact" if reason is None else f"at an episode boundary: {reason}"
 
 
@@ -220,33 +234,32 @@ def resume(
     Raises:
         NotARunError, DamagedFileError, RunLockedError: see `nearopt.runs`.
     """
-    from nearopt.agents.agent import enter, learn
+    from nearopt.agents.agent import learn
 
-    directories = find(Path(run_dir))
+    directories = complete(run_dir)
     if all(directory.finished for directory in directories):
         return [files.load_agent(directory.agent, prior=prior) for directory in directories]
-    agents = []
-    for directory in directories:
-        config = directory.config
-        world = enter(env) if env is not None else files.environment_of(config["env"])
-        kind = files.class_of(config["algorithm"])
-        agent = kind.__new__(kind)
-        agent.world = world
-        agent.build(world.spaces, config["seed"], files.read_settings(config["settings"], prior))
-        agents.append(agent)
     config = directories[0].config
-    with Session(0, None, progress_bar, callback, config["log_every"], config["checkpoint_every"]) as session:
+    try:
+        agents = [build(directory.config, env, prior) for directory in directories]
+        session = Session(config["end"], None, progress_bar, callback, config["log_every"], config["checkpoint_every"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(directories[0].path / "config.json", f"{type(error).__name__}: {error}") from None
+    with session:
         session.go_on(agents, directories, common([Checkpoints(d.checkpoints) for d in directories]))
         learn(agents, session)
     return agents
 
 
-def find(path: Path) -> list[RunDirectory]:
-    """The run in a folder, or the runs of several seeds beneath it."""
-    if (path / "config.json").exists():
-        return [RunDirectory.open(path)]
-    seeds = sorted(path.glob("seed-*"), key=lambda p: int(p.name[5:]) if p.name[5:].isdigit() else -1)
-    return [RunDirectory.open(folder) for folder in seeds or [path]]
+def build(config: dict[str, Any], env: Any, prior: Any) -> Any:
+    """The agent of this configuration, as new."""
+    from nearopt.agents.agent import enter
+
+    kind = files.class_of(config["algorithm"])
+    agent = kind.__new__(kind)
+    agent.world = enter(env) if env is not None else files.environment_of(config["env"])
+    agent.build(agent.world.spaces, config["seed"], files.read_settings(config["settings"], prior))
+    return agent
 
 
 def common(folders: list[Checkpoints]) -> list[Checkpoint]:

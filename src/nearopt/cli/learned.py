@@ -8,21 +8,13 @@ from typing import Any
 from nearopt.cli.output import print_table
 from nearopt.environments import TABLE
 from nearopt.runs.curves import read
-from nearopt.runs.directory import RunDirectory
+from nearopt.runs.directory import RunDirectory, open_runs
 from nearopt.runs.errors import NotARunError
 
 
-def runs_in(folder: Path) -> list[RunDirectory]:
-    """The run in a folder, or those in seed-0, seed-1, … beneath it. Raises: as `RunDirectory.open`."""
-    numbers = sorted(int(path.name[5:]) for path in folder.glob("seed-*") if path.name[5:].isdecimal())
-    if numbers and not (folder / "config.json").exists():
-        return [RunDirectory.open(folder / f"seed-{number}") for number in numbers]
-    return [RunDirectory.open(folder)]
-
-
 def finished_runs(folder: Path) -> list[RunDirectory]:
-    """`runs_in`, if each has its final agent. Raises `NotARunError` as well."""
-    runs = runs_in(folder)
+    """`open_runs`, if each has its final agent. Raises `NotARunError` as well."""
+    runs = open_runs(folder)
     if missing := [run.path for run in runs if not run.finished]:
         problem = f"{missing[0]} has no final agent yet"
         raise NotARunError(problem, f"finish the training: nearopt resume {folder}")

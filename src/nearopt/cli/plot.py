@@ -48,12 +48,12 @@ class Options:
 def run(argv: Sequence[str]) -> int:
     options = parse(Options, "plot", EXAMPLES, argv)
     from nearopt.cli.artifacts import check_folder, make_folder
-    from nearopt.cli.learned import runs_in
     from nearopt.cli.output import print_table, progress, to_json
+    from nearopt.runs.directory import open_runs
 
     check(options)
     check_folder(options.out.parent)
-    groups = {folder: runs_in(folder) for folder in options.run_dirs}
+    groups = {folder: open_runs(folder) for folder in options.run_dirs}
     names = labels(groups)
     with progress("reading"):
         panels = {

@@ -40,11 +40,11 @@ class Options:
 
 def run(argv: Sequence[str]) -> int:
     options = parse(Options, "resume", EXAMPLES, argv)
-    from nearopt.cli.learned import runs_in
     from nearopt.cli.train import finish, in_jax, resumable
+    from nearopt.runs.directory import complete
 
     folder, failed = options.run_dir, {}
-    runs = runs_in(folder)
+    runs = complete(folder)
     left = [run for run in runs if not run.finished]
     if not left and not options.json:
         print(f"finished already: {folder}\n")

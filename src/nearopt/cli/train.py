@@ -132,11 +132,11 @@ def learn(agents: "list[Agent]", options: Options, folder: Path) -> dict[Path, s
             train(agents, session)
     if not spread:
         return {}
-    from nearopt.cli.learned import runs_in
     from nearopt.cli.seeds import side_by_side
+    from nearopt.runs.directory import open_runs
 
     agents.clear()
-    return side_by_side(runs_in(folder))
+    return side_by_side(open_runs(folder))
 
 
 # ---------------------------------------------------------------- what is asked
@@ -175,13 +175,18 @@ def check_free(folder: Path) -> None:
 
     if os.path.lexists(folder) and not folder.is_dir():
         raise RunExistsError(f"{folder} is a file", "choose another --run-dir")
-    inside = {path.name for path in folder.glob("*")}
+    inside = {path.name for path in folder.glob("*") if not is_left_over(path)}
     if "config.json" in inside or any(name.startswith("seed-") for name in inside):
         raise RunExistsError(
             f"{folder} holds a run", f"nearopt resume {folder} goes on with it; or choose another --run-dir"
         )
     if inside:
         raise RunExistsError(f"{folder} is not empty, it holds {min(inside)}", "choose another --run-dir")
+
+
+def is_left_over(path: Path) -> bool:
+    """The folder of a seed that was killed before it had its config.json."""
+    return path.name.startswith("seed-") and path.is_dir() and not any(path.glob("[!.]*"))
 
 
 # ---------------------------------------------------------------- shared with `nearopt resume`
@@ -197,10 +202,11 @@ def resumable(folder: Path) -> Iterator[None]:
 
 def finish(folder: Path, failed: dict[Path, str], json: bool, **more: Any) -> int:
     """Tells what the runs have come to; the exit code."""
-    from nearopt.cli.learned import numbers_of, runs_in, show
+    from nearopt.cli.learned import numbers_of, show
     from nearopt.cli.output import to_json
+    from nearopt.runs.directory import open_runs
 
-    runs = runs_in(folder)
+    runs = open_runs(folder)
     report = numbers_of(runs, folder) | more | dict(failed=failed)
     if json:
         print(to_json(report))

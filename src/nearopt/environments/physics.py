@@ -1,5 +1,6 @@
 """The state of a MuJoCo simulation as arrays: what decides the next step, and what observations and rewards read."""
 
+import hashlib
 import importlib
 from typing import Any
 
@@ -21,12 +22,23 @@ def to_plain(data: Any) -> dict[str, Any]:
     mujoco.mj_getState(data.model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
     names, flags = fields(data)
     arrays = {name: getattr(data, name).copy() for name in names}
-    return {"is": "MjData", "state": state, "fields": arrays, "flags": {name: getattr(data, name) for name in flags}}
+    flags = {name: getattr(data, name) for name in flags}
+    return {"is": "MjData", "model": fingerprint(data.model), "state": state, "fields": arrays, "flags": flags}
+
+
+def fingerprint(model: Any) -> str:
+    """A checksum of the model, which is no part of the state: it has to be the same where the state is restored."""
+    mujoco = library()
+    content = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def check(data: Any, node: dict[str, Any]) -> None:
     """Raises: `NotPlainError` where `node` is not the state of such a simulation."""
     expected = to_plain(data)
+    if node.get("model") != expected["model"]:
+        raise NotPlainError
     for name in ("fields", "flags"):
         if not isinstance(node.get(name), dict) or set(node[name]) != set(expected[name]):
             raise NotPlainError

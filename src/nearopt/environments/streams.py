@@ -16,7 +16,7 @@ from nearopt.environments.errors import (
     NotAnEnvironmentError,
 )
 from nearopt.environments.spaces import Spaces
-from nearopt.mdp.errors import MissingExtraError, UnknownEnvironmentError
+from nearopt.mdp.errors import MissingExtraError, NearoptError, UnknownEnvironmentError
 
 MEND_RESET = "use a vector environment that follows metadata['autoreset_mode'], such as gymnasium.make_vec's"
 
@@ -176,10 +176,11 @@ def make(id: str, kwargs: Mapping[str, Any] | None = None, num: int = 1) -> Stre
         raise MissingExtraError(f"{id} needs more than is installed ({clean(error)})", extra(id)) from None
     except gymnasium.error.Error as error:
         raise UnknownEnvironmentError(f"cannot make {id!r}: {clean(error)}", "see gymnasium.registry") from None
-    except TypeError as error:
-        raise EnvironmentArgumentError(
-            f"{id} was given {dict(kwargs or {})} ({clean(error)})", "see its page"
-        ) from None
+    except NearoptError:
+        raise
+    except Exception as error:  # whatever its constructor does not like
+        told = f"{type(error).__name__}: {clean(error)}"
+        raise EnvironmentArgumentError(f"{id} was given {dict(kwargs or {})} ({told})", "see its page") from None
 
 
 def check_id(id: Any) -> str:

@@ -19,6 +19,7 @@ from nearopt.environments.plain import NotPlainError, to_plain
 from nearopt.mdp.model import MDP
 
 FIXED = (EnvSpec, MDP, types.ModuleType, type, pathlib.PurePath)
+LIBRARIES = {"gymnasium", "jax", "jaxlib", "nearopt", "numpy"}  # their functions remember nothing
 FIXED_NAMES = frozenset(
     "_cached_spec _ezpickle_args _ezpickle_kwargs _metadata _saved_kwargs env_fns fullpath metadata mujoco_renderer"
     " render_mode spec unchanging".split()
@@ -121,7 +122,19 @@ def is_constant(value: Any) -> bool:
         return len(parts) > 0 and all(type(part) not in (list, tuple, dict) and is_constant(part) for part in parts)
     if isinstance(value, FIXED) or is_from(value, "mujoco", "MjModel") or package(value) == "pygame":
         return True
-    return callable(value) and (isinstance(value, types.FunctionType | types.MethodType) or not is_python(value))
+    return callable(value) and is_pure(value)
+
+
+def is_pure(function: Any) -> bool:
+    """Whether this function remembers nothing from call to call, as far as can be seen."""
+    if isinstance(function, types.MethodType | types.BuiltinMethodType):
+        return isinstance(function.__self__, (gymnasium.Env, VectorEnv, gymnasium.Space, types.NoneType, *FIXED))
+    if {package(function), str(function.__module__).partition(".")[0]} & LIBRARIES:
+        return True
+    if isinstance(function, types.FunctionType):
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        return all(type(cell) in (bool, int, float, str, types.NoneType) or is_constant(cell) for cell in cells)
+    return False
 
 
 def is_from(value: Any, where: str, name: str) -> bool:

@@ -10,7 +10,6 @@ failure/        the batch on which a run stopped, had it to
 import contextlib
 import fcntl
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -76,7 +75,7 @@ class RunDirectory:
                 raise RunExistsError(f"{path} holds a run", "resume it, or choose another folder")
             if inside:
                 raise RunExistsError(f"{path} holds other things ({min(inside)})", "choose an empty or a new folder")
-            write_atomically(path / "config.json", f"{json.dumps(document, indent=2)}\n".encode())
+            write_atomically(path / "config.json", manifest.dump(document))
         except (FileExistsError, NotADirectoryError):
             raise RunExistsError(f"{path} is or lies under a file", "choose another folder") from None
         except RunExistsError:
@@ -98,12 +97,7 @@ class RunDirectory:
         except MissingFileError:
             what = "holds no run" if path.is_dir() else "is no folder"
             raise NotARunError(f"{path} {what}", "give the folder of a run, the one with config.json") from None
-        try:
-            document = json.loads(text.decode("utf-8"))
-            manifest.plain(document)  # no NaN, no number or nesting without end
-        except (ValueError, RecursionError) as error:  # UnsaveableError among them
-            where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)[:80]
-            raise DamagedFileError(f"{file} cannot be read ({where})", "put it right, or restore a copy") from None
+        document = manifest.parse(text, file)
         match document:
             case {"format": int(number)} if number != FORMAT:
                 raise VersionError(
@@ -155,8 +149,33 @@ class RunDirectory:
         return self.path / "failure"
 
 
+# ---------------------------------------------------------------- several seeds
+def open_runs(path: str | os.PathLike[str]) -> list[RunDirectory]:
+    """The run in a folder, or those of several seeds in seed-0, seed-1, … beneath it.
+
+    Raises: as `RunDirectory.open`.
+    """
+    path = Path(path)
+    numbers = sorted(int(found[1]) for file in path.glob("seed-*") if (found := GROUP.fullmatch(file.name)))
+    if numbers and not (path / "config.json").exists():
+        return [RunDirectory.open(path / f"seed-{number}") for number in numbers]
+    return [RunDirectory.open(path)]
+
+
+def complete(path: str | os.PathLike[str]) -> list[RunDirectory]:
+    """`open_runs`; the seeds that a kill between two folders has left out are made, as the first one knows them all."""
+    path = Path(path)
+    if not (path / "config.json").exists() and (path / "seed-0/config.json").exists():
+        first = RunDirectory.open(path / "seed-0").config
+        for number in range(first["seeds"]):
+            if not (path / f"seed-{number}/config.json").exists():
+                RunDirectory.create(path / f"seed-{number}", first | dict(seed=first["seed"] + number))
+    return open_runs(path)
+
+
 # ---------------------------------------------------------------- what a run notes by itself
 RECORD = ("format", "command", "versions", "machine")
+GROUP = re.compile(r"seed-(\d+)")  # the folder of one of several seeds
 
 
 def record() -> dict[str, Any]:
