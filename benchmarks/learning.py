@@ -51,7 +51,7 @@ def value(report: dict[str, Any], way: str) -> str:
 def command_of(folder: Path) -> str:
     """The first seed's, with the number of seeds."""
     runs = open_runs(folder)
-    return f"{runs[0].config['command']}" + (f"  ({len(runs)} seeds)" if len(runs) > 1 else "")
+    return f"{runs[0].record['command']}" + (f"  ({len(runs)} seeds)" if len(runs) > 1 else "")
 
 
 def main() -> None:
