@@ -9,6 +9,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import nearopt as no
+from nearopt.agents.agent import named
 from nearopt.agents.errors import DivergedError, NoEnvironmentError, ObservationError, SettingError, WrongAgentError
 from nearopt.agents.files import repeat
 from nearopt.runs.checkpoints import Checkpoints
@@ -156,6 +157,27 @@ def test_a_loss_that_is_not_finite_stops_before_its_update(id, tmp_path):
 def test_wrong_settings_are_named(given, said):
     with pytest.raises(SettingError, match=said.replace("(", r"\(")):
         no.SoftDQN(Counting(), **given)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(SettingError, match="seed is -1"):
+        no.SAC("Pendulum-v1", seed=-1)
+    with pytest.raises(SettingError, match="n_envs is 4, and the environment is 1"):
+        no.SAC("nearopt/Pendulum-v0", n_envs=4)
+    agent = no.SAC("Pendulum-v1", **SMALL)
+    for name in ("total_timesteps", "log_every", "checkpoint_every"):
+        with pytest.raises(SettingError, match=f"{name} is 0"):
+            agent.learn(**(dict(total_timesteps=9) | {name: 0}))
+
+
+def test_an_environment_is_named_only_where_its_name_says_all():
+    assert named(gymnasium.make("CartPole-v1")) == ("CartPole-v1", {})
+    changed = gymnasium.make("CartPole-v1", max_episode_steps=7, disable_env_checker=True, sutton_barto_reward=True)
+    told = dict(sutton_barto_reward=True, max_episode_steps=7, disable_env_checker=True)
+    assert named(changed) == ("CartPole-v1", told)
+    assert gymnasium.make("CartPole-v1", **told).spec.max_episode_steps == 7
+    for env in (gymnasium.wrappers.ClipReward(changed, 0, 1), gymnasium.make_vec("CartPole-v1", 2)):
+        assert named(env) == (None, {})
 
 
 def test_wrong_agents_are_named():
