@@ -12,6 +12,8 @@ import nearopt as no
 from nearopt.agents.agent import named
 from nearopt.agents.errors import DivergedError, NoEnvironmentError, ObservationError, SettingError, WrongAgentError
 from nearopt.agents.files import repeat
+from nearopt.mdp.errors import NearoptError
+from nearopt.runs import tensors
 from nearopt.runs.checkpoints import Checkpoints
 from tests.environments.counting import Counting
 
@@ -213,6 +215,17 @@ def test_a_saved_agent_is_the_same_agent(make, tmp_path):
     assert np.array_equal(same.predict(x, deterministic=True)[0], agent.predict(x, deterministic=True)[0])
     with pytest.raises(NoEnvironmentError):
         same.learn(1)
+
+
+@pytest.mark.parametrize(
+    "changed", [dict(spaces=3), dict(settings={}), dict(seed="x"), dict(steps=[]), dict(seed=None)]
+)
+def test_files_with_right_checksums_and_wrong_facts_are_refused(tmp_path, changed):
+    no.SoftDQN("CartPole-v1", **SMALL).save(tmp_path / "a")
+    arrays, facts = tensors.load(tmp_path / "a", "agent")
+    tensors.save(tmp_path / "b", "agent", arrays, facts | changed)
+    with pytest.raises(NearoptError):
+        no.load_agent(str(tmp_path / "b"))
 
 
 def test_a_loaded_agent_learns_on(tmp_path):

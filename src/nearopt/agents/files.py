@@ -13,7 +13,9 @@ from nearopt.agents.errors import WrongAgentError
 from nearopt.agents.replay import Batch, Later
 from nearopt.agents.settings import settle, to_json
 from nearopt.environments.spaces import Spaces
+from nearopt.mdp.errors import NearoptError
 from nearopt.runs import tensors
+from nearopt.runs.errors import damaged
 
 NAME, FORMAT = "agent", 1
 CLASSES = {"SAC": "sac", "DiscreteSAC": "discrete_sac", "SoftDQN": "soft_dqn"}
@@ -96,7 +98,7 @@ def plain_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
     return {k: v for k, v in kwargs.items()} if all(isinstance(v, kinds) for v in kwargs.values()) else None
 
 
-def load_agent(folder: Path, env: Any = None, prior: Any = None, classes: Mapping[str, Any] | None = None) -> Any:
+def load_agent(folder: str | Path, env: Any = None, prior: Any = None, classes: Mapping[str, Any] | None = None) -> Any:
     """The agent in a folder, of whatever class it is.
 
     Args:
@@ -107,6 +109,7 @@ def load_agent(folder: Path, env: Any = None, prior: Any = None, classes: Mappin
         DamagedFileError: any changed byte.
         WrongAgentError: it is of no class among `classes`, or has other observations or actions than `env`.
     """
+    folder = Path(folder)
     arrays, facts = tensors.load(folder, NAME)
     name = facts.get("algorithm")
     if facts.get("format") != FORMAT:
@@ -115,20 +118,24 @@ def load_agent(folder: Path, env: Any = None, prior: Any = None, classes: Mappin
         raise WrongAgentError(f"{folder} holds a {name!r:.60}", "load it with nearopt.load_agent")
     kind = class_of(name)
     agent = kind.__new__(kind)
-    spaces, settings = Spaces.from_json(facts["spaces"]), read_settings(facts["settings"], prior)
-    agent.world, agent.origin = None, facts["env"]
+    agent.world = None
     if env is not None:
         from nearopt.agents.agent import enter
 
         agent.world = enter(env)
-        if agent.world.spaces.to_json() != facts["spaces"]:
+        if agent.world.spaces.to_json() != facts.get("spaces"):
             raise WrongAgentError(
                 f"{folder} was trained with other observations or actions", "give it its own environment"
             )
-        spaces = agent.world.spaces
-    agent.build(spaces, facts["seed"], settings)
+    try:
+        spaces = agent.world.spaces if agent.world else Spaces.from_json(facts["spaces"])
+        agent.build(spaces, facts["seed"], read_settings(facts["settings"], prior))
+        agent.origin, agent.steps = facts["env"], int(facts["steps"])
+    except NearoptError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # written by somebody else, with right checksums
+        raise damaged(folder / f"{NAME}.json", f"{type(error).__name__}: {error}") from None
     agent.state = from_tensors(agent.state, arrays)
-    agent.steps = facts["steps"]
     return agent
 
 

@@ -243,6 +243,8 @@ def resume(
     try:
         agents = [build(directory.config, env, prior) for directory in directories]
         session = Session(config["end"], None, progress_bar, callback, config["log_every"], config["checkpoint_every"])
+    except NearoptError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(directories[0].path / "config.json", f"{type(error).__name__}: {error}") from None
     with session:

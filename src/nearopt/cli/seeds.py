@@ -21,7 +21,10 @@ MOST_SHOWN = 5  # returns beside the bar
 
 
 def side_by_side(runs: Sequence[RunDirectory]) -> dict[Path, str]:
-    """Goes on with each run to its end; returns what went wrong where. Whatever ends this process ends the others."""
+    """Goes on with each run to its end; returns what went wrong where.
+
+    What ends this process ends the others, but for SIGKILL.
+    """
     waiting, most, failed = list(runs), min(cores(), len(runs)), {}
     going: dict[subprocess.Popen, tuple[RunDirectory, IO[bytes]]] = {}
     with contextlib.ExitStack() as files, stopped(going), bar(runs) as tell:

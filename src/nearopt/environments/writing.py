@@ -1,6 +1,7 @@
 """An environment as plain data: the walk over its attributes, and what on the way is state, fixed, or neither."""
 
 import collections
+import contextlib
 import enum
 import pathlib
 import types
@@ -132,8 +133,10 @@ def is_pure(function: Any) -> bool:
     if {package(function), str(function.__module__).partition(".")[0]} & LIBRARIES:
         return True
     if isinstance(function, types.FunctionType):
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        return all(type(cell) in (bool, int, float, str, types.NoneType) or is_constant(cell) for cell in cells)
+        with contextlib.suppress(ValueError, RecursionError):  # a cell that is empty, a function that calls itself
+            cells = [cell.cell_contents for cell in function.__closure__ or ()]
+            cells += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+            return all(type(cell) in (bool, int, float, str, types.NoneType) or is_constant(cell) for cell in cells)
     return False
 
 
