@@ -3,6 +3,7 @@
 import json
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
@@ -12,6 +13,7 @@ import nearopt as no
 from nearopt.agents.agent import named
 from nearopt.agents.errors import DivergedError, NoEnvironmentError, ObservationError, SettingError, WrongAgentError
 from nearopt.agents.files import repeat
+from nearopt.environments.pendulum import Pendulum
 from nearopt.mdp.errors import NearoptError
 from nearopt.runs import tensors
 from nearopt.runs.checkpoints import Checkpoints
@@ -73,9 +75,9 @@ def test_sb3_may_evaluate_an_agent():
 # ---------------------------------------------------------------- learning
 def check_chain(agent, streams):
     """Every transition in the buffer is one that the counting environment made, and none is missing."""
-    have, low = agent.replay, 5
+    have = agent.replay
     assert len(have.reward) == agent.buffer.inserted
-    expected = 1000.0 * have.observation[:, 1] + 10.0 * have.observation[:, 2] + have.action + low
+    expected = 1000.0 * have.observation[:, 1] + 10.0 * have.observation[:, 2] + have.action
     assert np.array_equal(have.reward, expected)
     assert np.array_equal(have.observation[:, :2], have.next_observation[:, :2])  # never into another episode
     assert np.array_equal(have.observation[:, 2] + 1, have.next_observation[:, 2])
@@ -102,12 +104,36 @@ def test_a_second_call_learns_that_many_more():
     assert agent.steps == 70 and len(agent.replay.reward) == 70 and steps == [20, 40, 60, 70]
 
 
+def test_what_is_played_between_two_calls_is_not_learned():
+    env = Counting()
+    agent = no.SoftDQN(env, seed=0, **SMALL).learn(25)
+    env.reset(seed=9)
+    env.step(5)
+    agent.learn(10)
+    have = agent.replay
+    assert len(have.reward) == 35 and (have.next_observation[:, 1] == have.observation[:, 1]).all()  # one episode
+    assert (have.next_observation[:, 2] == have.observation[:, 2] + 1).all()
+
+
+class Uniform(Pendulum):
+    """Pays what its own draw says, which is made as that of a random action would be."""
+
+    def step(self, key, state, action):
+        state, _, terminated = super().step(key, state, action)
+        return state, jax.random.uniform(key, (1,), minval=-1.0)[0], terminated
+
+
+def test_the_environments_chance_is_not_the_actions():
+    have = no.SAC(Uniform(), seed=0, **SMALL | dict(learning_starts=400)).learn(400).replay
+    assert abs(np.corrcoef(have.action[:, 0], have.reward)[0, 1]) < 0.2
+
+
 def test_a_callback_sees_rows_and_may_stop():
     rows = []
 
     def stop(step, row):
         rows.append(row)
-        return len(rows) < 2
+        return np.bool_(len(rows) < 2)
 
     agent = no.SoftDQN(Counting(), seed=0, **SMALL)
     agent.learn(500, callback=stop, log_every=10)
@@ -166,6 +192,8 @@ def test_wrong_arguments_are_named():
         no.SAC("Pendulum-v1", seed=-1)
     with pytest.raises(SettingError, match="n_envs is 4, and the environment is 1"):
         no.SAC("nearopt/Pendulum-v0", n_envs=4)
+    with pytest.raises(SettingError, match="the environment is made"):
+        no.SAC(gymnasium.make("Pendulum-v1"), env_kwargs=dict(g=1.0))
     agent = no.SAC("Pendulum-v1", **SMALL)
     for name in ("total_timesteps", "log_every", "checkpoint_every"):
         with pytest.raises(SettingError, match=f"{name} is 0"):

@@ -1,7 +1,5 @@
 """Learning curves, looked at through the objects that matplotlib draws."""
 
-from dataclasses import dataclass
-
 import matplotlib.colors
 import numpy as np
 import pytest
@@ -10,16 +8,8 @@ from matplotlib.figure import Figure
 from nearopt.figures import curves_page, draw_curves, save_curves
 from nearopt.figures.canvas import COLOURS
 from nearopt.figures.curves import UNITS
+from nearopt.runs.curves import Curve
 from tests.figures.test_pages import assert_readable, words
-
-
-@dataclass
-class Curve:
-    step: np.ndarray
-    runs: np.ndarray
-    iqm: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
 
 
 def curve(seeds, points=4, shift=0.0):

@@ -73,6 +73,8 @@ def enter(env: Any, kwargs: Mapping[str, Any] | None = None, n_envs: int = 1) ->
     if isinstance(env, str):
         streams = make(env, kwargs, n_envs)
         return World(streams, None, streams.spaces, id, kwargs, streams.num)
+    if kwargs:
+        raise SettingError(f"env_kwargs is {kwargs}, and the environment is made", "give its id, or leave them out")
     streams = Streams(env)
     return World(streams, None, streams.spaces, *named(env), streams.num)
 
@@ -230,7 +232,8 @@ class Agent:
     @property
     def replay(self) -> Transitions:
         """What is in the buffer, oldest first; actions are in the environment's units."""
-        return self.buffer.contents()
+        held = self.buffer.contents()
+        return held._replace(action=held.action + self.spaces.first_action) if self.spaces.discrete else held
 
     # ------------------------------------------------------------ files
     def save(self, folder: str | Path) -> None:

@@ -88,10 +88,10 @@ class Learner:
 def interact(program: Program, carry: Carry, seed: Any, step: Any) -> Carry:
     """Acts once, and remembers what came of it."""
     method, settings, environment, _, offset = program
-    draw, fresh = jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 1))
+    draw, fresh, guess = jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 1), 3)
     before = environment.observe(carry.world.state)[None]
     chosen = lambda: choose(method, settings, carry.learned.state, before, keys(seed, step)[1])
-    guessed = lambda: at_random(settings, carry.learned.state, before, draw)
+    guessed = lambda: at_random(settings, carry.learned.state, before, guess)
     choice = jax.lax.cond(step < settings.learning_starts, guessed, chosen) if settings.learning_starts else chosen()
     after, reward, terminated = environment.step(draw, carry.world.state, choice.action[0])
     running = carry.world.running + jnp.stack([reward, reward + choice.bonus[0], 1.0])

@@ -180,7 +180,8 @@ class Session:
         if self.bar is not None:
             shown = ("return", "soft_return", "entropy", "temperature")
             self.bar.set_postfix({name: f"{rows[0][name]:.4g}" for name in shown if name in rows[0]})
-        if self.callback is not None and self.callback(step, rows[0]) is False:
+        answer = None if self.callback is None else self.callback(step, rows[0])
+        if answer is not None and not answer:  # NumPy's False as well
             self.finish(agents)
             raise StopTraining
 

@@ -133,7 +133,8 @@ def report_names(agent: Agent) -> tuple[str, ...]:
 def train(agents: list[Agent], session: Session) -> None:
     """One agent, until the session's end."""
     (agent,) = agents
-    agent.learner = agent.learner or Learner(agent)
+    agent.buffer.newest.clear()  # the environment may have been used since: every call begins with new episodes
+    agent.learner = Learner(agent)
     session.ready([agent])
     while agent.steps < session.end:
         step(agent, session)
