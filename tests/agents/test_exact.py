@@ -103,6 +103,23 @@ def test_chance(kind, world, steps, updates):
     assert value < NEAR and variation < NEAR, (value, variation)
 
 
+@pytest.mark.parametrize("n", [3, 5])
+@pytest.mark.usefixtures("quick_compilation")
+def test_windows_of_several_steps(n):
+    steps, mdp = 4_000, maze(MAZES[0])
+    agent = no.SoftDQN(Tabular(mdp, 20), gamma=GAMMA, buffer_size=steps, n_steps=n, **LEARNING["maze"])
+    value, variation = errors(agent.learn(steps, log_every=steps), mdp)
+    assert value < NEAR and variation < NEAR, (value, variation)
+
+
+def test_windows_of_several_steps_where_chance_rules():
+    steps, mdp = 200_000, lottery()
+    settings = LEARNING["lottery"] | dict(learning_starts=steps - 3_000, buffer_size=steps, n_steps=3)
+    agent = no.SoftDQN(Tabular(mdp, 4), seed=1, gamma=GAMMA, **settings).learn(steps, log_every=steps)
+    value, variation = errors(agent, mdp)
+    assert value < NEAR and variation < NEAR, (value, variation)
+
+
 # ---------------------------------------------------------------- planted bugs: in the target
 FAR = 3e-2
 MANY = 1_000_000  # an agent whose updates are counted from n · MANY has bug n

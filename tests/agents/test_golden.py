@@ -138,7 +138,7 @@ SAC = {
     "prior": (dict(prior=tilted_prior), dict(prior=tilted_prior, target_entropy=RELATIVE)),
     "prior_in_box_units": (
         dict(prior="uniform", entropy_units="box"),
-        dict(prior=uniform_prior, target_entropy=RELATIVE),
+        dict(prior=uniform_prior, target_entropy=AUTO - np.log(np.subtract(BOX.high, BOX.low)).sum()),
     ),
     "tau": (dict(tau=1.0), dict(tau=1.0)),
     "gamma": (dict(gamma=0.0), dict(gamma=0.0)),
@@ -227,6 +227,7 @@ def leaning(observation):
 
 FLAT = 0.98 * np.log(3)  # 0.98 of the uniform policy's entropy
 KL = FLAT - np.log(3)  # relative to a normalised prior
+OF_TWO = np.log(np.exp(-0.5) + np.exp(0.3)) - 0.02 * np.log(2)  # relative to ROW, which allows two
 UNIFORM = rows(-np.log(3))
 
 SOFT_DQN = {
@@ -250,7 +251,7 @@ SOFT_DQN = {
 DISCRETE_SAC = {
     "flat": (dict(), dict(target_entropy=FLAT)),
     "uniform": (dict(prior="uniform"), dict(prior=UNIFORM, target_entropy=KL)),
-    "row": (dict(prior=ROW), dict(prior=rows(ROW), target_entropy=KL)),
+    "row": (dict(prior=ROW), dict(prior=rows(ROW), target_entropy=OF_TWO)),
     "function": (dict(prior=leaning), dict(prior=leaning, target_entropy=KL)),
     "ent_coef": (dict(ent_coef=0.3), dict(tuned=False)),
     "target_entropy": (dict(target_entropy=0.4), dict(target_entropy=0.4)),

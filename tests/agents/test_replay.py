@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nearopt.agents.compiled import Program, sample
+from nearopt.agents.errors import SettingError
 from nearopt.agents.replay import Batch, Later, Replay, batch_shape, columns
 from nearopt.agents.soft_dqn import Settings
 from nearopt.agents.task import Task
@@ -117,7 +118,7 @@ def rng():
 
 
 def test_windows_of_the_compiled_loop_are_the_same():
-    settings = Settings(TASK, n_steps=4, batch_size=64, gradient_steps=2)
+    settings = Settings(TASK, n_steps=4, batch_size=512, gradient_steps=2)
     for capacity, told in ((16, 10), (16, 16), (16, 41), (64, 41)):
         replay, story = Replay(TASK, capacity), Story(1, 12)
         story.tell(replay, told)
@@ -125,7 +126,7 @@ def test_windows_of_the_compiled_loop_are_the_same():
         offset = 5
         program = Program(None, settings, None, (), offset)
         batches = sample(program, ring, 0, replay.inserted + offset)
-        assert batches.reward.shape == (2, 64)
+        assert batches.reward.shape == (2, 512)
         for u in range(2):
             batch = jax.tree.map(lambda x, u=u: np.asarray(x[u]), batches)
             check_windows(batch, story, 4)
@@ -133,12 +134,39 @@ def test_windows_of_the_compiled_loop_are_the_same():
         assert seen == {row[0] for row in story.order[-capacity:]}
 
 
-def test_zeros_have_the_form_of_a_batch():
-    empty = batch_shape(TASK, 8, 3)
+def test_the_form_of_a_batch():
+    empty = batch_shape(TASK, (8,), 3)
     replay, story = Replay(TASK, 10), Story(1, 1)
     story.tell(replay, 9)
     batch = replay.sample(rng(), 8, 3)
     assert isinstance(empty, Batch) and isinstance(empty.later, Later)
     form = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     assert form(empty) == form(batch)
+    assert batch_shape(TASK, (2, 8), 3).later.on.shape == (2, 8, 2)
     assert set(columns(TASK)) == set(replay.rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows | dict(reward=rows["reward"].astype(float)),
+        lambda rows: rows | dict(observation=rows["observation"][:, :0]),
+        lambda rows: {name: x for name, x in rows.items() if name != "back"},
+        lambda rows: {name: np.repeat(x, 3, axis=0) for name, x in rows.items()},
+    ],
+)
+def test_rows_that_are_not_the_buffers_are_refused(change):
+    replay, story = Replay(TASK, 10), Story(1, 1)
+    story.tell(replay, 9)
+    with pytest.raises(ValueError):
+        Replay(TASK, 10).restore(change(replay.since(0)), 0, {})
+    for newest in ({0: 9}, {0: -1}, {0: 1.0}, {"0": 1}):
+        with pytest.raises(ValueError):
+            Replay(TASK, 10).restore(replay.since(0), 0, newest)
+
+
+def test_memory_is_asked_for_with_the_first_transition():
+    replay = Replay(TASK, 10**15)
+    assert len(replay) == 0
+    with pytest.raises(SettingError, match="buffer_size=1000000000000000 needs"):
+        Story(1, 1).tell(replay, 1)

@@ -10,7 +10,7 @@ import scipy.optimize
 from nearopt.agents import discrete_sac, sac, soft_dqn
 from nearopt.agents.errors import SettingError
 from nearopt.agents.settings import settle
-from nearopt.agents.task import Task
+from nearopt.agents.task import Task, box_log_prior
 from nearopt.agents.temperature import EntCoef, read_ent_coef, temperature_loss
 
 BOX = Task(1, low=(-0.4, -1.0, 0.0), high=(0.4, 3.0, 1.0))
@@ -106,6 +106,31 @@ def test_targets_of_sac(given, target):
     assert settle(sac.Settings, BOX, given).entropy_target == pytest.approx(target)
 
 
+def test_the_units_of_the_box_and_a_prior_do_not_move_the_budget():
+    """−A nats in the units of the box is one and the same policy, whatever the entropy is measured against."""
+    task = Task(2, low=(-0.4, -1.0), high=(0.4, 3.0))
+    flat = settle(sac.Settings, task, dict(entropy_units="box"))
+    tilted = settle(sac.Settings, task, dict(entropy_units="box", prior="uniform"))
+    unit = jnp.zeros((1, 2))
+    shift = box_log_prior(None, task, unit, unit, "box") - box_log_prior("uniform", task, unit, unit, "box")
+    assert tilted.entropy_target + float(shift[0]) == pytest.approx(flat.entropy_target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "given"),
+    [
+        (soft_dqn.Settings, "CHOICES", dict(ent_coef="auto", target_entropy=1.7)),
+        (discrete_sac.Settings, "CHOICES", dict(prior="uniform", target_entropy=0.1)),
+        (discrete_sac.Settings, "CHOICES", dict(prior=[-1.0] * 5, target_entropy=0.7)),
+        (sac.Settings, "BOX", dict(target_entropy=2.1)),
+        (sac.Settings, "BOX", dict(prior="uniform", target_entropy=0.1)),
+    ],
+)
+def test_a_target_that_no_policy_reaches_is_refused(kind, task, given):
+    with pytest.raises(SettingError, match="more than any policy has"):
+        settle(kind, globals()[task], given)
+
+
 @pytest.mark.parametrize("kind", [soft_dqn.Settings, discrete_sac.Settings])
 @pytest.mark.parametrize(
     ("given", "target"),
@@ -116,6 +141,9 @@ def test_targets_of_sac(given, target):
         (dict(prior="uniform"), -0.02 * np.log(5)),
         (dict(prior=[-np.log(5)] * 5), -0.02 * np.log(5)),
         (dict(prior="uniform", target_entropy=-0.3), -0.3),
+        (dict(prior=[0.0] * 5), 0.98 * np.log(5)),
+        (dict(prior=[2.0] * 5), 0.98 * np.log(5) + 2.0),  # p only scales: so does the greatest entropy there is
+        (dict(prior=[-np.inf, 0.0, 0.0, -np.inf, 0.0]), 0.98 * np.log(3)),
     ],
 )
 def test_targets_over_discrete_actions(kind, given, target):

@@ -5,6 +5,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -23,6 +24,19 @@ from nearopt.runs.errors import (
 
 CONFIG = {"algorithm": "sac", "seed": 2**70, "net": (256, 256), "env": {"id": "Pendulum-v1", "kwargs": {}}, "ü": 0.1}
 PLAIN = CONFIG | {"net": [256, 256]}
+TRAINING = dict(
+    algorithm="SAC",
+    env=dict(id="Pendulum-v1", kwargs={}, n_envs=1),
+    resume="exact",
+    settings=dict(gamma=0.5),
+    wandb=None,
+    seed=0,
+    seeds=1,
+    start=0,
+    end=9,
+    log_every=1,
+    checkpoint_every=1,
+)
 
 
 def test_a_run_is_made_and_opened(tmp_path, monkeypatch):
@@ -40,7 +54,7 @@ def test_a_run_is_made_and_opened(tmp_path, monkeypatch):
     text = (made.path / "config.json").read_text()
     assert text.startswith('{\n "algorithm": "sac",') and text.endswith("}\n")
     assert platform.node() not in text and os.getcwd() not in text
-    assert os.listdir(made.path) == ["config.json"]
+    assert sorted(os.listdir(made.path)) == ["config.json", "lock"]
 
 
 def test_a_run_is_finished_when_its_agent_is_there(tmp_path):
@@ -126,17 +140,67 @@ def test_a_config_that_was_changed_is_refused(tmp_path):
 
 def test_seeds_that_a_kill_left_out_are_made(tmp_path):
     group = [tmp_path / f"seed-{number}" for number in range(3)]
-    RunDirectory.create(group[0], dict(seed=7, seeds=3, gamma=0.5))
+    config = TRAINING | dict(seed=7, seeds=3)
+    RunDirectory.create(group[0], config)
     group[1].mkdir()  # killed before its config.json was there
     with pytest.raises(NotARunError, match="seed-1 holds no run"):
         open_runs(tmp_path)
     runs = complete(tmp_path)
     assert [run.path for run in runs] == group
-    assert [run.config for run in runs] == [dict(seed=7 + number, seeds=3, gamma=0.5) for number in range(3)]
+    assert [run.config for run in runs] == [config | dict(seed=7 + number) for number in range(3)]
     texts = [(folder / "config.json").read_bytes() for folder in group]
     assert [run.path for run in complete(tmp_path)] == group
     assert texts == [(folder / "config.json").read_bytes() for folder in group]
     assert [run.path for run in complete(group[1])] == [group[1]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(algorithm=3),
+        dict(env={}),
+        dict(env=dict(id=[], kwargs={}, n_envs=1)),
+        dict(env=dict(id="Pendulum-v1", kwargs={}, n_envs=10**9)),
+        dict(env=dict(id="Pendulum-v1", kwargs=[], n_envs=1)),
+        dict(resume=None),
+        dict(settings=[]),
+        dict(wandb=1),
+        dict(seed=-1),
+        dict(seed=True),
+        dict(seeds=0),
+        dict(seeds=10**7),
+        dict(seeds=1.5),
+        dict(start=None),
+        dict(end="9"),
+        dict(log_every=0),
+    ],
+    ids=repr,
+)
+def test_a_config_of_no_training_is_refused(tmp_path, change):
+    RunDirectory.create(tmp_path / "seed-0", TRAINING | change)
+    for opens in (open_runs, complete):
+        with pytest.raises(DamagedFileError, match="not the config of an agent's training"):
+            opens(tmp_path)
+    assert os.listdir(tmp_path) == ["seed-0"]
+
+
+def test_of_two_that_make_a_run_in_one_folder_one_does(tmp_path):
+    """Each finds the folder empty before the other one writes."""
+    made, refused = [], []
+
+    def make(number):
+        try:
+            made.append(RunDirectory.create(tmp_path / "run", dict(number=number)).config["number"])
+        except (RunExistsError, RunLockedError):
+            refused.append(number)
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1 and len(refused) == 7
+    assert RunDirectory.open(tmp_path / "run").config == dict(number=made[0])
 
 
 def test_versions_that_differ_are_named(tmp_path, monkeypatch):
@@ -177,6 +241,7 @@ def test_a_second_process_may_not_train_the_run(tmp_path):
 
 def test_a_folder_that_takes_no_lock(tmp_path):
     run = RunDirectory.create(tmp_path, {})
+    (tmp_path / "lock").unlink()
     (tmp_path / "lock").mkdir()
     with pytest.raises(CannotSaveError, match="lock cannot be written"), run.lock():
         pass

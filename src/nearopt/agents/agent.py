@@ -11,12 +11,16 @@ import numpy as np
 
 from nearopt.agents import files
 from nearopt.agents.errors import NoEnvironmentError, ObservationError, SettingError, WrongAgentError
+from nearopt.agents.keys import NETWORKS, PREDICT, key_for
 from nearopt.agents.replay import Replay, Transitions
-from nearopt.agents.settings import OffPolicy, settle
+from nearopt.agents.settings import OffPolicy, settle, whole
 from nearopt.agents.task import Task
 from nearopt.environments import functional
 from nearopt.environments.spaces import Spaces
 from nearopt.environments.streams import Streams, make
+from nearopt.runs.directory import MOST_ENVS
+
+MOST_SEED = 2**31 - 1
 
 
 class Method(NamedTuple):
@@ -49,7 +53,12 @@ def q_values(method: Method, settings: OffPolicy, state: Any, observation: Any, 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def init(method: Method, settings: OffPolicy, seed: Any) -> Any:
-    return method.init(settings, jax.random.key(seed))
+    return method.init(settings, key_for(seed, NETWORKS))
+
+
+def shape_of(method: Method, settings: OffPolicy) -> Any:
+    """The shapes and types of an agent's state."""
+    return jax.eval_shape(partial(method.init, settings), jax.random.key(0))
 
 
 class World(NamedTuple):
@@ -117,21 +126,26 @@ class Agent:
         n_envs: int = 1,
         **settings: Any,
     ):
+        n_envs = whole("n_envs", n_envs, most=MOST_ENVS)
         self.world: World | None = enter(env, env_kwargs, n_envs)
         if self.world.n_envs != n_envs and n_envs != 1:
             raise SettingError(f"n_envs is {n_envs}, and the environment is {self.world.n_envs}", "leave n_envs out")
         self.build(self.world.spaces, seed, self.preset(preset) | settings)
 
-    def build(self, spaces: Spaces, seed: int, settings: Mapping[str, Any]) -> None:
+    def build(
+        self, spaces: Spaces, seed: int, settings: Mapping[str, Any], state: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """`state`: the arrays of a file, instead of new ones."""
         if spaces.discrete != self.method.discrete:
             has, needs = ("discrete actions", "a box") if spaces.discrete else ("actions in a box", "discrete ones")
             others = "SoftDQN or DiscreteSAC" if spaces.discrete else "SAC"
             raise WrongAgentError(f"the environment has {has}, and {self.method.name} needs {needs}", f"take {others}")
-        if not 0 <= seed < 2**31:
-            raise SettingError(f"seed is {seed}", f"give a whole number from 0 to {2**31 - 1}")
-        self.spaces, self.seed = spaces, int(seed)
+        self.spaces, self.seed = spaces, whole("seed", seed, 0, MOST_SEED)
         self.settings = settle(self.method.settings, task_of(spaces), settings)
-        self.state = init(self.method, self.settings, self.seed)
+        if state is None:
+            self.state = init(self.method, self.settings, self.seed)
+        else:  # nothing is made before it is known to be of the size that the settings claim
+            self.state = files.from_tensors(shape_of(self.method, self.settings), state)
         self.buffer = Replay(self.settings.task, self.settings.buffer_size)
         self.steps = 0  # transitions learned from, over all calls of learn
         self.predictions = 0
@@ -183,7 +197,7 @@ class Agent:
         deterministic: the mode of a discrete policy, tanh of the mean of a squashed Gaussian; otherwise a sample.
         """
         rows, single = self.rows(observation)
-        key = jax.random.fold_in(jax.random.key(self.seed + 1), self.predictions)
+        key = key_for(self.seed, PREDICT, self.predictions)
         self.predictions += not deterministic
         action = np.asarray(act(self.method, self.settings, self.state, rows, key, deterministic)[0])
         if self.spaces.discrete:

@@ -13,18 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from nearopt.agents import files
+from nearopt.agents.acting import choose, guess
 from nearopt.agents.agent import Agent, Method
+from nearopt.agents.keys import BEGIN, key_for, keys_of
 from nearopt.agents.monitor import Monitor
 from nearopt.agents.replay import Batch, Later
 from nearopt.agents.session import Session
 from nearopt.agents.settings import OffPolicy
-from nearopt.agents.task import box_log_prior, discrete_log_prior
-from nearopt.agents.training import Choice, choose, keys, report_names, updates
+from nearopt.agents.training import again, report_names, updates
 
 LEAST = 2**14  # transitions in a ring
 
 
-class World(NamedTuple):
+class Place(NamedTuple):
     """Where one agent is: the environment's state, and (return, soft return, length) of the episode so far."""
 
     state: Any
@@ -44,7 +45,7 @@ class Carry(NamedTuple):
     """All that a step changes."""
 
     learned: Learned
-    world: World
+    world: Place
     ring: dict[str, Any]
     finished: Any  # (return, soft return, length), summed over the episodes that ended
     episodes: Any
@@ -66,34 +67,33 @@ class Learner:
     def __init__(self, agent: Agent):
         assert agent.world is not None
         environment = agent.world.environment
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(agent.seed), agent.steps), 2)
-        self.world = World(environment.reset(key), jnp.zeros(3))
+        self.world = Place(environment.reset(key_for(agent.seed, BEGIN, agent.steps)), jnp.zeros(3))
         self.monitor = Monitor(1, report_names(agent))
         self.offset = agent.steps - agent.buffer.inserted
 
     def capture(self, agent: Agent) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {f"monitor.{name}": array for name, array in self.monitor.capture().items()}
         arrays |= {f"world.{name}": array for name, array in files.to_tensors(self.world).items()}
-        return arrays, dict(offset=self.offset)
+        return arrays, {}
 
-    def restore(self, agent: Agent, arrays: Any, facts: Any, rows: Any, first: int) -> None:
+    def restore(self, agent: Agent, arrays: Any, facts: Any, rows: Any, first: int) -> str | None:
         part = lambda start: {n.removeprefix(start): x for n, x in arrays.items() if n.startswith(start)}
         self.monitor.restore(part("monitor."))
         self.world = files.from_tensors(self.world, part("world."))
-        self.offset = facts["offset"]
         agent.buffer.restore(rows, first, {})
+        self.offset = agent.steps - agent.buffer.inserted
 
 
 # ---------------------------------------------------------------- one step of one agent
 def interact(program: Program, carry: Carry, seed: Any, step: Any) -> Carry:
     """Acts once, and remembers what came of it."""
     method, settings, environment, _, offset = program
-    draw, fresh, guess = jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 1), 3)
+    keys = keys_of(seed, step)
     before = environment.observe(carry.world.state)[None]
-    chosen = lambda: choose(method, settings, carry.learned.state, before, keys(seed, step)[1])
-    guessed = lambda: at_random(settings, carry.learned.state, before, guess)
+    chosen = lambda: choose(method, settings, carry.learned.state, before, keys.action)
+    guessed = lambda: guess(settings, carry.learned.state, before, keys.guess)
     choice = jax.lax.cond(step < settings.learning_starts, guessed, chosen) if settings.learning_starts else chosen()
-    after, reward, terminated = environment.step(draw, carry.world.state, choice.action[0])
+    after, reward, terminated = environment.step(keys.move, carry.world.state, choice.action[0])
     running = carry.world.running + jnp.stack([reward, reward + choice.bonus[0], 1.0])
     ended = terminated | (running[2] >= environment.max_episode_steps)
     row = dict(
@@ -107,25 +107,12 @@ def interact(program: Program, carry: Carry, seed: Any, step: Any) -> Carry:
     )
     slot = (step - offset) % carry.ring["reward"].shape[0]
     ring = {name: column.at[slot].set(row[name]) for name, column in carry.ring.items()}
-    begun = environment.reset(fresh)
-    world = World(
+    begun = environment.reset(keys.reset)
+    world = Place(
         jax.tree.map(lambda new, old: jnp.where(ended, new, old), begun, after), jnp.where(ended, 0.0, running)
     )
     finished = carry.finished + jnp.where(ended, running, 0.0)
     return carry._replace(world=world, ring=ring, finished=finished, episodes=carry.episodes + ended.astype(jnp.int32))
-
-
-def at_random(settings: OffPolicy, state: Any, observation: Any, key: Any) -> Choice:
-    """An action drawn uniformly from all there are; its worth is that of the uniform policy."""
-    task, prior = settings.task, settings.prior
-    if task.num_actions:
-        action = jax.random.randint(key, (1,), 0, task.num_actions)
-        cost = -np.log(task.num_actions) - discrete_log_prior(prior, task, observation)[0, action]
-    else:
-        unit = jax.random.uniform(key, (1, task.action_size), minval=-1.0)
-        cost = -task.action_size * np.log(2) - box_log_prior(prior, task, observation, unit, settings.entropy_units)
-        action = task.to_box(unit)
-    return Choice(action, -jnp.exp(state.log_temperature) * cost)
 
 
 def sample(program: Program, ring: dict[str, Any], seed: Any, step: Any) -> Batch:
@@ -133,8 +120,8 @@ def sample(program: Program, ring: dict[str, Any], seed: Any, step: Any) -> Batc
     settings, capacity = program.settings, ring["reward"].shape[0]
     count = settings.gradient_steps if settings.gradient_steps > 0 else settings.train_freq
     newest = step - 1 - program.offset
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 3)
-    slots = jax.random.randint(key, (count, settings.batch_size), 0, jnp.minimum(newest + 1, capacity))
+    held = jnp.minimum(newest + 1, capacity)
+    slots = jax.random.randint(keys_of(seed, step).sample, (count, settings.batch_size), 0, held)
     last, later = slots, None
     if settings.n_steps > 1:
         at, on, inside = [], [], True
@@ -153,7 +140,7 @@ def sample(program: Program, ring: dict[str, Any], seed: Any, step: Any) -> Batc
 def improve(program: Program, learned: Learned, ring: dict[str, Any], seed: Any, step: Any) -> Learned:
     """The updates that are due after this step."""
     batches = sample(program, ring, seed, step)
-    state, reports = updates(program.method, program.settings, learned.state, batches, keys(seed, step)[0])
+    state, reports = updates(program.method, program.settings, learned.state, batches, keys_of(seed, step).update)
     told = ~jnp.isnan(reports)
     return Learned(
         state,
@@ -257,5 +244,6 @@ def failed(program: Program, agents: list[Agent], session: Session, carry: Carry
     for index, agent in enumerate(agents):
         absorb(agent, moved, index, begin, bad)
     batch = jax.tree.map(lambda x: np.asarray(x[number]), batches)
-    told = np.asarray(after.reports - moved.learned.reports)[number]
-    return session.diverged(agents[number], number, batch, dict(zip(program.names, told.tolist(), strict=True)))
+    bad_one = agents[number]
+    told = again(program.method, program.settings, bad_one.state, batch, bad_one.seed, bad)
+    return session.diverged(bad_one, number, batch, told)

@@ -18,7 +18,7 @@ from nearopt.agents.distributions import Tilted, at, draw, tilted
 from nearopt.agents.networks import MLP, both, descend, moments_of, polyak, twins
 from nearopt.agents.replay import Batch
 from nearopt.agents.settings import OffPolicy
-from nearopt.agents.soft_dqn import discrete_target
+from nearopt.agents.soft_dqn import discrete_maximum, discrete_target
 from nearopt.agents.task import discrete_log_prior
 from nearopt.agents.temperature import temperature_loss
 
@@ -33,6 +33,10 @@ class Settings(OffPolicy):
     @property
     def entropy_target(self) -> float:
         return discrete_target(self)
+
+    @property
+    def greatest_entropy(self) -> float:
+        return discrete_maximum(self)
 
 
 class State(eqx.Module):

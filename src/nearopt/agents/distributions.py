@@ -75,10 +75,10 @@ class Drawn(NamedTuple):
 
 
 def draw(row: Tilted, log_prior: Float[Array, "batch n"], key: PRNGKeyArray, deterministic: bool) -> Drawn:
-    """A sample, or the most probable action."""
+    """A sample; or the most probable action, of a policy that always takes it: π = 1."""
     logits = row.log_ratio + log_prior
-    action = logits.argmax(axis=1) if deterministic else jax.random.categorical(key, logits)
-    return Drawn(action.astype(jnp.int32), at(row.log_ratio, action))
+    action = (logits.argmax(axis=1) if deterministic else jax.random.categorical(key, logits)).astype(jnp.int32)
+    return Drawn(action, -at(log_prior, action) if deterministic else at(row.log_ratio, action))
 
 
 def at(rows: Float[Array, "*batch n"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from nearopt.agents.agent import Agent, Method, World, act, enter
 from nearopt.agents.errors import WrongAgentError
+from nearopt.agents.keys import EVALUATE, key_for
 from nearopt.agents.settings import OffPolicy
 from nearopt.environments.streams import Streams
 from nearopt.mdp.errors import NearoptError
@@ -62,7 +63,7 @@ def evaluate_agent(
         problem = f"{world.id or 'the environment'} has other observations or actions than the agent was trained with"
         raise WrongAgentError(problem, "evaluate it in its own environment, made with the same arguments")
     if world.environment is not None:
-        key = jax.random.key(seed)
+        key = key_for(seed, EVALUATE)
         sums = in_jax(agent.method, agent.settings, agent.state, world.environment, key, episodes, deterministic)
         return Returns(*np.asarray(sums, float))
     assert world.streams is not None
@@ -75,7 +76,7 @@ def evaluate_agent(
 
 def in_streams(agent: Agent, streams: Streams, episodes: int, seed: int, deterministic: bool) -> Returns:
     """In Gymnasium: those of the first stream come first."""
-    n, key, temperature = streams.num, jax.random.key(seed), agent.temperature
+    n, key, temperature = streams.num, key_for(seed, EVALUATE), agent.temperature
     quota = [episodes // n + (stream < episodes % n) for stream in range(n)]
     ended: list[list[np.ndarray]] = [[] for _ in range(n)]
     running, observation, step = np.zeros((3, n)), streams.reset(seed), 0

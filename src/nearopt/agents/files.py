@@ -1,7 +1,8 @@
 """Agents as files: every array by name, every setting as JSON; and back, without running anything."""
 
+import contextlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nearopt.agents.errors import WrongAgentError
-from nearopt.agents.replay import Batch, Later
-from nearopt.agents.settings import settle, to_json
+from nearopt.agents.replay import Batch, batch_shape
+from nearopt.agents.settings import settle, to_json, whole
 from nearopt.environments.spaces import Spaces
 from nearopt.mdp.errors import NearoptError
 from nearopt.runs import tensors
@@ -23,7 +24,7 @@ CLASSES = {"SAC": "sac", "DiscreteSAC": "discrete_sac", "SoftDQN": "soft_dqn"}
 
 def class_of(name: Any) -> Any:
     """The class of agents with this name."""
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise WrongAgentError(f"there is no agent {name!r:.60}", f"there are {', '.join(CLASSES)}")
     return getattr(importlib.import_module(f"nearopt.agents.{CLASSES[name]}"), name)
 
@@ -31,17 +32,21 @@ def class_of(name: Any) -> Any:
 # ---------------------------------------------------------------- trees of arrays
 def to_tensors(tree: Any) -> dict[str, np.ndarray]:
     """A PyTree of arrays as names and arrays: `.actor.layers[0].weight` is called actor.layers.0.weight."""
+    return {name: np.asarray(leaf) for name, leaf in leaves_of(tree).items()}
+
+
+def leaves_of(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def from_tensors[T](template: T, given: Mapping[str, np.ndarray]) -> T:
-    """A tree like `template` with these arrays in it.
+    """A tree like `template` (of arrays, or of shapes only) with these arrays in it.
 
     Raises:
         WrongAgentError: names, shapes or types that are not the template's.
     """
-    wanted = to_tensors(template)
+    wanted = leaves_of(template)
     odd = sorted(wanted.keys() ^ given.keys()) or [n for n, x in wanted.items() if form(x) != form(given[n])]
     if odd:
         have = form(given[odd[0]]) if odd[0] in given else "nothing"
@@ -51,7 +56,7 @@ def from_tensors[T](template: T, given: Mapping[str, np.ndarray]) -> T:
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
-def form(array: np.ndarray) -> str:
+def form(array: Any) -> str:
     return f"{array.dtype} {list(array.shape)}"
 
 
@@ -127,20 +132,34 @@ def load_agent(folder: str | Path, env: Any = None, prior: Any = None, classes: 
             raise WrongAgentError(
                 f"{folder} was trained with other observations or actions", "give it its own environment"
             )
-    try:
+    with believed_in_nothing(folder / f"{NAME}.json"):
         spaces = agent.world.spaces if agent.world else Spaces.from_json(facts["spaces"])
-        agent.build(spaces, facts["seed"], read_settings(facts["settings"], prior))
-        agent.origin, agent.steps = facts["env"], int(facts["steps"])
-    except NearoptError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # written by somebody else, with right checksums
-        raise damaged(folder / f"{NAME}.json", f"{type(error).__name__}: {error}") from None
-    agent.state = from_tensors(agent.state, arrays)
+        agent.build(spaces, facts["seed"], read_settings(facts["settings"], prior), arrays)
+        agent.origin, agent.steps = origin_of(facts["env"]), whole("steps", facts["steps"], 0)
     return agent
 
 
+def origin_of(facts: Any) -> dict[str, Any]:
+    """What a file says of where an agent learned."""
+    match facts:
+        case {"id": str() | None, "kwargs": dict() | None, "n_envs": int()}:
+            return facts
+    raise TypeError(f"env is {facts!r:.60}")
+
+
+@contextlib.contextmanager
+def believed_in_nothing(path: Path) -> Iterator[None]:
+    """Around reading what a file says: its checksums may be right, and somebody else may have written it."""
+    try:
+        yield
+    except NearoptError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from None
+
+
 def read_settings(settings: Mapping[str, Any], prior: Any) -> dict[str, Any]:
-    """Settings as `to_json` wrote them."""
+    """Settings as `to_json` wrote them: every one of them."""
     given = dict(settings)
     if given["prior"] == "function":
         if not callable(prior):
@@ -171,20 +190,20 @@ def repeat(folder: str | Path, name: str = "update", prior: Any = None) -> tuple
 
     `folder` is the run's folder `failure`. A prior that was a function is given again.
     """
-    from nearopt.agents.agent import init, task_of
+    from nearopt.agents.agent import MOST_SEED, shape_of, task_of
     from nearopt.agents.training import again
 
     arrays, facts = tensors.load(Path(folder), name)
-    method = class_of(facts["algorithm"]).method
-    spaces = Spaces.from_json(facts["spaces"])
-    settings = settle(method.settings, task_of(spaces), read_settings(facts["settings"], prior))
     part = lambda start: {k.removeprefix(start): x for k, x in arrays.items() if k.startswith(start)}
-    state = from_tensors(init(method, settings, facts["seed"]), part("state."))
-    rows = part("batch.")
-    later = {k.removeprefix("later."): x for k, x in rows.items() if k.startswith("later.")}
-    first = {name: rows[name] for name in Batch._fields[:-1]}
-    batches = Batch(**first, later=Later(**later) if later else None)
-    return state, again(method, settings, state, batches, facts["seed"], facts["step"])
+    with believed_in_nothing(Path(folder) / f"{name}.json"):
+        method = class_of(facts["algorithm"]).method
+        spaces = Spaces.from_json(facts["spaces"])
+        settings = settle(method.settings, task_of(spaces), read_settings(facts["settings"], prior))
+        seed, step = whole("seed", facts["seed"], 0, MOST_SEED), whole("step", facts["step"], 0)
+        state = from_tensors(shape_of(method, settings), part("state."))
+        size = (len(part("batch.")["reward"]), settings.batch_size)
+        batches = from_tensors(batch_shape(settings.task, size, settings.n_steps), part("batch."))
+        return state, again(method, settings, state, batches, seed, step)
 
 
 def environment_of(facts: Mapping[str, Any]) -> Any:
@@ -192,6 +211,6 @@ def environment_of(facts: Mapping[str, Any]) -> Any:
     from nearopt.agents.agent import enter
     from nearopt.environments.streams import check_id
 
-    if not facts.get("id") or facts.get("kwargs") is None:
+    if not facts["id"] or facts["kwargs"] is None:
         raise WrongAgentError("the file does not say how its environment is made", "give it: env=…")
-    return enter(check_id(facts["id"]), facts["kwargs"], facts.get("n_envs", 1))
+    return enter(check_id(facts["id"]), facts["kwargs"], facts["n_envs"])

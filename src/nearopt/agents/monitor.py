@@ -7,6 +7,13 @@ import numpy as np
 EPISODE = ("return", "soft_return", "length")
 
 
+def check_form(given: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> None:
+    """Whether these arrays have the names, shapes and types of those. Raises: `KeyError`, `ValueError`."""
+    for name, array in wanted.items():
+        if (given[name].shape, given[name].dtype) != (array.shape, array.dtype):
+            raise ValueError(f"{name} is {given[name].dtype} {given[name].shape}")
+
+
 class Monitor:
     """Counts of one run. `soft_return` adds −τ log π/p of every action taken to the rewards; sums are not discounted.
 
@@ -76,6 +83,8 @@ class Monitor:
         )
 
     def restore(self, data: Mapping[str, np.ndarray]) -> None:
+        """What `capture` gave. Raises: `KeyError`, `ValueError`."""
+        check_form(data, self.capture())
         self.running, self.finished = data["running"].copy(), data["finished"].copy()
         self.reports, self.counts = data["reports"].copy(), data["counts"].copy()
         self.episodes, self.fresh = (int(n) for n in data["episodes"])

@@ -4,11 +4,15 @@ Transitions are numbered from 0 in order of arrival; number i lies in slot i mod
 one that followed it in its stream: windows of several steps cross neither an episode's end nor the newest transition.
 """
 
+import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from nearopt.agents.errors import SettingError
 from nearopt.agents.task import Task
 
 
@@ -59,17 +63,19 @@ def columns(task: Task) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     )
 
 
-def batch_shape(task: Task, size: int, n_steps: int) -> Batch:
-    """Zeros in the form of a batch."""
-    rows = {name: np.zeros((size, *shape), dtype) for name, (shape, dtype) in columns(task).items()}
-    wide = {name: np.zeros((size, n_steps - 1, *shape), dtype) for name, (shape, dtype) in columns(task).items()}
+def batch_shape(task: Task, size: tuple[int, ...], n_steps: int) -> Batch:
+    """The shapes and types of a batch, or of several: `size` is (..., batch)."""
+    form = lambda *lead: {n: jax.ShapeDtypeStruct((*lead, *s), t) for n, (s, t) in columns(task).items()}
+    rows, wide = form(*size), form(*size, n_steps - 1)
     later = Later(wide["observation"], wide["action"], wide["reward"], wide["ended"]) if n_steps > 1 else None
-    terminated = rows["terminated"].astype(np.float32)
+    terminated = rows["reward"]
     return Batch(rows["observation"], rows["action"], rows["reward"], rows["next_observation"], terminated, later)
 
 
 class Replay:
-    """A ring of the newest `capacity` transitions. Memory is taken as it fills.
+    """A ring of the newest `capacity` transitions. Memory is asked for with the first one, and taken as it fills.
+
+    Raises: `SettingError` then, where there is not as much.
 
     >>> replay = Replay(Task(1, num_actions=2), capacity=2)
     >>> for t in range(3):
@@ -79,10 +85,24 @@ class Replay:
     """
 
     def __init__(self, task: Task, capacity: int):
-        self.capacity, self.inserted = capacity, 0
-        self.rows = {name: np.zeros((capacity, *shape), dtype) for name, (shape, dtype) in columns(task).items()}
-        self.following = np.full(capacity, -1, np.int32)  # slot of the stream's next transition
+        self.task, self.capacity, self.inserted = task, capacity, 0
         self.newest: dict[int, int] = {}  # stream → number of its newest transition
+
+    @cached_property
+    def rows(self) -> dict[str, np.ndarray]:
+        """The columns, (capacity, ...)."""
+        form = columns(self.task)
+        try:
+            return {name: np.zeros((self.capacity, *shape), dtype) for name, (shape, dtype) in form.items()}
+        except (MemoryError, ValueError):
+            size = self.capacity * sum(math.prod(shape) * dtype.itemsize for shape, dtype in form.values())
+            problem = f"buffer_size={self.capacity} needs {size / 2**30:,.0f} GiB, more than there is"
+            raise SettingError(problem, "make it smaller") from None
+
+    @cached_property
+    def following(self) -> np.ndarray:
+        """The slot of the stream's next transition; −1: none."""
+        return np.full(self.capacity, -1, np.int32)
 
     def __len__(self) -> int:
         return min(self.inserted, self.capacity)
@@ -155,12 +175,24 @@ class Replay:
         self.inserted = first + len(slots)
 
     def restore(self, rows: Mapping[str, np.ndarray], first: int, newest: Mapping[int, int]) -> None:
-        """Back to what `since(first)` gave, when the streams' newest transitions had these numbers."""
-        numbers = np.arange(first, first + len(rows["reward"]))
+        """Back to what `since(first)` gave, when the streams' newest transitions had these numbers.
+
+        Raises: `ValueError` for columns that are not this buffer's, or more rows than it holds.
+        """
+        size = len(rows["reward"]) if rows else 0
+        if size > self.capacity or any(type(number) is not int for pair in newest.items() for number in pair):
+            raise ValueError(f"{size} rows in a buffer of {self.capacity}, newest {newest!r:.60}")
+        if rows and {name: (x.shape[1:], x.dtype) for name, x in rows.items()} != columns(self.task):
+            raise ValueError("the columns of the replay buffer are not this agent's")
+        if not all(0 <= number < first + size for number in newest.values()):
+            raise ValueError(f"newest is {newest!r:.60}")
+        self.inserted, self.newest = first + size, dict(newest)
+        if not rows:
+            return
+        numbers = np.arange(first, first + size)
         slots = numbers % self.capacity
         for name, column in self.rows.items():
             column[slots] = rows[name]
-        self.inserted, self.newest = first + len(numbers), dict(newest)
         follows = (rows["back"] > 0) & (numbers - rows["back"] >= first)
         self.following[slots] = -1
         self.following[(numbers - rows["back"])[follows] % self.capacity] = slots[follows]

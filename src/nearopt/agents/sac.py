@@ -36,8 +36,8 @@ class Settings(OffPolicy):
     """SAC's settings, and its mathematics as pure functions of them.
 
     critic_learning_rate, actor_learning_rate, temperature_learning_rate: 0 means `learning_rate`.
-    target_entropy: "auto" is −A nats, "half" −A/2 (jaxrl, brax). With a prior the budget is relative to it, and "auto"
-        what −A is to the uniform prior: −A (1 + log 2).
+    target_entropy: "auto" is −A nats, "half" −A/2 (jaxrl, brax). With a prior (whose integral is 1) the budget is
+        relative to it: a number is taken as it is, and "auto" is what −A is to the uniform prior.
     actor_q: which Q the actor climbs: "min" of the twins, their "mean" (softlearning), the "first".
     log_std, log_std_range: see `distributions.gaussian`.
     temperature_loss: "temperature" · (H − H*) as in the paper, or "log" temperature · (H − H*) (SB3).
@@ -67,7 +67,22 @@ class Settings(OffPolicy):
         if not isinstance(self.target_entropy, str):
             return float(self.target_entropy)
         size = self.task.action_size * (0.5 if self.target_entropy == "half" else 1.0)
-        return -size if self.prior is None else -size - self.task.action_size * float(np.log(2))
+        return -size if self.prior is None else -size - self.volume
+
+    @property
+    def greatest_entropy(self) -> float:
+        """That of the uniform policy."""
+        return self.volume if self.prior is None else 0.0
+
+    @property
+    def volume(self) -> float:
+        """The logarithm of the box's, in the units in which entropy is measured."""
+        wide = (
+            np.subtract(self.task.high, self.task.low)
+            if self.entropy_units == "box"
+            else np.full_like(self.task.low, 2)
+        )
+        return float(np.log(wide).sum())
 
 
 PRESETS: dict[str, dict] = {

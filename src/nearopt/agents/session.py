@@ -7,18 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from nearopt.agents import files
 from nearopt.agents.errors import DivergedError, SettingError, StopTraining
-from nearopt.agents.settings import to_json
+from nearopt.agents.settings import to_json, whole
 from nearopt.environments.capture import reason_not_exact, verified
 from nearopt.environments.streams import make
 from nearopt.mdp.errors import NearoptError
 from nearopt.runs.checkpoints import Checkpoint, Checkpoints
 from nearopt.runs.directory import RunDirectory, complete
-from nearopt.runs.errors import NotARunError, damaged
+from nearopt.runs.errors import NotARunError
 from nearopt.runs.metrics import Metrics
 
 Callback = Callable[[int, dict[str, float]], bool | None]
+MOST_CHUNKS = 20_000  # files of transitions that one checkpoint can name
 
 
 class Run:
@@ -40,13 +43,21 @@ class Run:
         self.saved = buffer.inserted
 
     def restore(self, agent: Any, checkpoint: Checkpoint) -> None:
-        """The agent, its learner and the metrics as they were."""
+        """The agent, its learner and the metrics as they were.
+
+        Raises: `DamagedFileError` where the checkpoint is not this run's, or somebody else's work.
+        """
         facts, arrays = checkpoint.facts, checkpoint.tensors
         state = {name.removeprefix("state."): x for name, x in arrays.items() if name.startswith("state.")}
-        agent.state = files.from_tensors(agent.state, state)
-        agent.steps = facts["steps"]
-        agent.learner.restore(agent, arrays, facts, checkpoint.rows, checkpoint.first)
-        self.metrics.rewind(facts["position"])
+        with files.believed_in_nothing(self.directory.checkpoints / f"step-{checkpoint.step:012d}"):
+            agent.state = files.from_tensors(agent.state, state)
+            if facts["steps"] != checkpoint.step:
+                raise ValueError(f"steps is {facts['steps']!r:.60}")
+            agent.steps = facts["steps"]
+            reason = agent.learner.restore(agent, arrays, facts, checkpoint.rows, checkpoint.first)
+            self.metrics.rewind(facts["position"])
+        if reason is not None and self.directory.config["resume"].startswith("exact"):
+            warnings.warn(f"{self.directory.path} goes on with a new episode: {reason}", stacklevel=5)
         self.saved = agent.buffer.inserted
 
 
@@ -63,15 +74,9 @@ class Session:
         checkpoint_every: int = 5_000,
         wandb: str | None = None,
     ):
-        for name, value in (
-            ("total_timesteps", total),
-            ("log_every", log_every),
-            ("checkpoint_every", checkpoint_every),
-        ):
-            if value < 1:
-                raise SettingError(f"{name} is {value}", "give a whole number of at least 1")
-        self.total, self.folder, self.wandb = total, None if run_dir is None else Path(run_dir), wandb
-        self.callback, self.log_every, self.checkpoint_every = callback, log_every, checkpoint_every
+        self.total, self.log_every = whole("total_timesteps", total), whole("log_every", log_every)
+        self.checkpoint_every = whole("checkpoint_every", checkpoint_every)
+        self.folder, self.wandb, self.callback = None if run_dir is None else Path(run_dir), wandb, callback
         self.progress_bar, self.bar = progress_bar, None
         self.runs: list[Run] = []
         self.resumed: list[Checkpoint] = []
@@ -92,30 +97,41 @@ class Session:
         """A new run; where there is a folder, its files are made: for several agents in seed-0, seed-1, … beneath."""
         self.seen, self.end = agents[0].steps, agents[0].steps + self.total
         if self.folder is not None:
+            self.check_chunks(agents[0].settings.buffer_size)
             folders = [self.folder] if len(agents) == 1 else [self.folder / f"seed-{i}" for i in range(len(agents))]
+            resumes = how_it_resumes(agents[0].world)
             for agent, folder in zip(agents, folders, strict=True):
-                self.hold(RunDirectory.create(folder, self.config(agent) | dict(seeds=len(agents))))
+                config = self.config(agent) | dict(seeds=len(agents), resume=resumes)
+                directory = RunDirectory.create(folder, config)
+                self.held.enter_context(directory.lock())
+                self.write_to(directory)
 
-    def go_on(self, agents: list[Any], directories: list[RunDirectory], checkpoints: list[Checkpoint]) -> None:
-        """An old run, from checkpoints of one step (none: from its start)."""
+    def go_on(self, directories: list[RunDirectory], checkpoints: list[Checkpoint]) -> None:
+        """An old run, whose lock is held, from checkpoints of one step (none: from its start)."""
         config = directories[0].config
         self.wandb, self.end = config["wandb"], config["end"]
         if not checkpoints and config["start"]:
             problem = f"{directories[0].path} has no checkpoint, and its agent had learned before the run began"
             raise NotARunError(problem, "train it anew")
         for directory in directories:
-            self.hold(directory)
+            self.write_to(directory)
         self.resumed = checkpoints
         for checkpoint in checkpoints:
             if checkpoint.warning:
                 warnings.warn(checkpoint.warning, stacklevel=3)
         self.seen = checkpoints[0].step if checkpoints else 0
 
-    def hold(self, directory: RunDirectory) -> None:
-        self.held.enter_context(directory.lock())
+    def write_to(self, directory: RunDirectory) -> None:
         run = Run(directory, self.wandb)
         self.held.callback(run.metrics.close)
         self.runs.append(run)
+
+    def check_chunks(self, buffer_size: int) -> None:
+        """Every checkpoint names a file of transitions for each one before it that the buffer reaches back to."""
+        files_named = min(self.total, buffer_size) // self.checkpoint_every
+        if files_named > MOST_CHUNKS:
+            problem = f"checkpoint_every={self.checkpoint_every} cuts the replay buffer into {files_named:,} files"
+            raise SettingError(problem, f"give at least {min(self.total, buffer_size) // MOST_CHUNKS + 1}")
 
     def config(self, agent: Any) -> dict[str, Any]:
         """What `config.json` says: all that is needed to do it again."""
@@ -129,7 +145,6 @@ class Session:
             log_every=self.log_every,
             checkpoint_every=self.checkpoint_every,
             wandb=self.wandb,
-            resume=how_it_resumes(world),
             settings=to_json(agent.settings),
         )
 
@@ -145,8 +160,7 @@ class Session:
         if self.progress_bar:
             from tqdm import tqdm
 
-            left = self.end - self.seen
-            self.bar = tqdm(total=self.end, initial=self.end - left, unit="step", dynamic_ncols=True, disable=None)
+            self.bar = tqdm(total=self.end, initial=self.seen, unit="step", dynamic_ncols=True, disable=None)
 
     # ------------------------------------------------------------ between
     def until(self) -> int:
@@ -190,9 +204,14 @@ class Session:
             run.metrics.flush()
             agent.save(run.directory.agent)
 
-    def diverged(self, agent: Any, number: int, batches: Any, reports: dict[str, Any]) -> DivergedError:
-        """The error for a loss that is not finite. What led there is kept; `agent` is as it was before."""
-        bad = next((f"{name} is {value}" for name, value in reports.items() if not abs(value) < float("inf")), "a loss")
+    def diverged(self, agent: Any, number: int, batches: Any, reports: dict[str, np.ndarray]) -> DivergedError:
+        """The error for a loss that is not finite. What led there is kept; `agent` is as it was before.
+
+        `reports`: by name, an entry per update. What comes after the critic in an update may be NaN because of it.
+        """
+        first = int(np.argmin(reports["finite"]))
+        told = {name: reports[name][first] for name in sorted(reports, key=lambda name: name != "critic_loss")}
+        bad = next((f"{name} is {value}" for name, value in told.items() if not np.isfinite(value)), "a loss")
         said = f"step {agent.steps}: {bad}"
         mend = "lower the learning rate, or bound rewards and observations"
         if not self.runs:
@@ -211,7 +230,9 @@ def how_it_resumes(world: Any) -> str:
     if world.environment is not None:
         return "exact"
     reason = reason_not_exact(world.streams.env)
-    if reason is None and world.id is not None:  # two of them can be had, to try it
+    if reason is None and world.id is None:
+        return "exact, as far as can be seen"
+    if reason is None:  # two of them can be had, to try it
         reason = verified(lambda: make(world.id, world.kwargs, world.n_envs).env)
     return "exact" if reason is None else f"at an episode boundary: {reason}"
 
@@ -228,6 +249,7 @@ def resume(
     Args:
         run_dir: a run, or the folder above several that learned in step (environments in JAX).
         env: the environment, where the run's configuration cannot name it.
+        prior: the action prior, where it was a function.
 
     Returns:
         The agents. A run that is finished is left alone.
@@ -238,19 +260,20 @@ def resume(
     from nearopt.agents.agent import learn
 
     directories = complete(run_dir)
-    if all(directory.finished for directory in directories):
-        return [files.load_agent(directory.agent, prior=prior) for directory in directories]
-    config = directories[0].config
-    try:
-        agents = [build(directory.config, env, prior) for directory in directories]
-        session = Session(config["end"], None, progress_bar, callback, config["log_every"], config["checkpoint_every"])
-    except NearoptError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise damaged(directories[0].path / "config.json", f"{type(error).__name__}: {error}") from None
-    with session:
-        session.go_on(agents, directories, common([Checkpoints(d.checkpoints) for d in directories]))
-        learn(agents, session)
+    finished = lambda: all(directory.finished for directory in directories)
+    with contextlib.ExitStack() as held:
+        if not finished():
+            for directory in directories:
+                held.enter_context(directory.lock())
+        if finished():  # by now: another process may have held the lock
+            return [files.load_agent(directory.agent, prior=prior) for directory in directories]
+        config = directories[0].config
+        with files.believed_in_nothing(directories[0].path / "config.json"):
+            agents = [build(directory.config, env, prior) for directory in directories]
+        every = config["log_every"], config["checkpoint_every"]
+        with Session(config["end"], None, progress_bar, callback, *every) as session:
+            session.go_on(directories, common([Checkpoints(d.checkpoints) for d in directories]))
+            learn(agents, session)
     return agents
 
 

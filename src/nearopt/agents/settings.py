@@ -35,6 +35,16 @@ class OffPolicy:
     entropy_units = "unit"  # of a flat prior over a box; a setting of SAC
 
     @property
+    def entropy_target(self) -> float:
+        """The relative entropy that a tuned temperature keeps, in nats."""
+        raise NotImplementedError
+
+    @property
+    def greatest_entropy(self) -> float:
+        """The most that a policy can have."""
+        raise NotImplementedError
+
+    @property
     def tuned(self) -> bool:
         return read_ent_coef(self.ent_coef).tuned
 
@@ -66,7 +76,10 @@ RULES: dict[str, tuple[str, Any]] = {
         lambda x: x in ("auto", "half") if isinstance(x, str) else is_number(x),
     ),
     "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda x: isinstance(x, str) and x in ACTIVATIONS),
-    "net_arch": ("whole numbers of at least 1, one per hidden layer", lambda x: all(COUNT[1](n) for n in x)),
+    "net_arch": (
+        "at most 64 whole numbers of at least 1, one per hidden layer",
+        lambda x: len(x) <= 64 and all(COUNT[1](n) for n in x),
+    ),
     "log_std_range": (
         "two numbers, the lower one first",
         lambda x: len(x) == 2 and all(map(is_number, x)) and x[0] < x[1],
@@ -77,6 +90,15 @@ RULES: dict[str, tuple[str, Any]] = {
 
 def is_number(x: object) -> bool:
     return isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < float("inf")
+
+
+def whole(name: str, value: Any, least: int = 1, most: int = 2**53) -> int:
+    """A whole number in this range, of whatever type: 5, 5.0, NumPy's. Raises: `SettingError`."""
+    number = plain(value)
+    if not is_number(number) or number != int(number) or not least <= number <= most:
+        upper = "" if most == 2**53 else f" and at most {most}"
+        raise SettingError(f"{name} is {value!r:.60}", f"give a whole number of at least {least}{upper}")
+    return int(number)
 
 
 def settle[S: OffPolicy](kind: type[S], task: Task, given: Mapping[str, Any]) -> S:
@@ -107,6 +129,9 @@ def settle[S: OffPolicy](kind: type[S], task: Task, given: Mapping[str, Any]) ->
     if "prior" in given:
         given["prior"] = check_prior(given["prior"], task)
     settings = kind(task, **given)
+    target, most = settings.entropy_target, settings.greatest_entropy
+    if settings.tuned and not callable(settings.prior) and target > most:
+        raise SettingError(f"target_entropy={target:.4g} is more than any policy has, {most:.4g}", "lower it")
     if settings.batch_size > settings.buffer_size:
         raise SettingError(
             f"batch_size={settings.batch_size} is more than buffer_size={settings.buffer_size}",

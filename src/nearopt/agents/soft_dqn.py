@@ -6,8 +6,10 @@
 (Haarnoja et al. 2017, arXiv 1702.08165, eqs. 4 to 6; Schulman et al. 2017, arXiv 1704.06440.) `prior=None` is flat
 (rewards plus entropy), `prior="uniform"` normalised (rewards less the KL to uniform): they differ by τ log n a step.
 
-Windows of n steps are unbiased for any behaviour where nothing is left to chance, as path consistency has it (Nachum et
-al. 2017, arXiv 1702.08892, eq. 11): y = r_1 + Σ_{i>1} γ^{i−1} (r_i − τ log π(a_i|s_i)/p) + γ^m V(s_{m+1}).
+Windows of n steps follow path consistency (Nachum et al. 2017, arXiv 1702.08892, eq. 11):
+y = r_1 + Σ_{i>1} γ^{i−1} (r_i − τ log π(a_i|s_i)/p) + γ^m V(s_{m+1}). Since −τ log π/p is V − Q, the mean of every later
+term at the solution is V(s_i), whatever chose a_i and wherever chance led: exact off-policy, without importance weights.
+Away from the solution it need not contract as the backup of one step does: take n small.
 """
 
 from dataclasses import dataclass
@@ -46,13 +48,30 @@ class Settings(OffPolicy):
     def entropy_target(self) -> float:
         return discrete_target(self)
 
+    @property
+    def greatest_entropy(self) -> float:
+        return discrete_maximum(self)
+
 
 def discrete_target(settings: OffPolicy) -> float:
-    """0.98 log n (Christodoulou 2019, arXiv 1910.07207), or a number; relative to the prior where there is one."""
+    """A number; or 0.98 log n of Christodoulou 2019 (arXiv 1910.07207), moved to where the prior has its maximum.
+
+    n counts the actions that the prior allows.
+    """
     if not isinstance(settings.target_entropy, str):
         return float(settings.target_entropy)
     share = 0.49 if settings.target_entropy == "half" else 0.98
-    return float(np.log(settings.task.num_actions)) * (share - (settings.prior is not None))
+    row, greatest = settings.prior, discrete_maximum(settings)
+    count = sum(p > -np.inf for p in row) if isinstance(row, tuple) else settings.task.num_actions
+    return greatest + (share - 1) * float(np.log(count))
+
+
+def discrete_maximum(settings: OffPolicy) -> float:
+    """The greatest relative entropy −Σ π log π/p there is, log Σ p: that of π ∝ p. A function is taken to sum to 1."""
+    row = settings.prior
+    if isinstance(row, tuple):
+        return float(np.logaddexp.reduce(row))
+    return float(np.log(settings.task.num_actions)) if row is None else 0.0
 
 
 class State(eqx.Module):

@@ -4,27 +4,22 @@ One compiled program per step: the updates that are due, then the next action. W
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nearopt.agents import files
+from nearopt.agents.acting import Choice, choose, guess
 from nearopt.agents.agent import Agent, Method
-from nearopt.agents.monitor import Monitor
-from nearopt.agents.replay import Batch, batch_shape
+from nearopt.agents.keys import keys_of
+from nearopt.agents.monitor import Monitor, check_form
+from nearopt.agents.replay import Batch, batch_shape, columns
 from nearopt.agents.session import Session
-from nearopt.agents.settings import OffPolicy
-from nearopt.agents.task import box_log_prior, discrete_log_prior
-from nearopt.environments.capture import capture, reason_not_exact, restore
-
-
-class Choice(NamedTuple):
-    """What every stream does next, and −τ log π/p of it: what that adds to the soft return."""
-
-    action: Any
-    bonus: Any
+from nearopt.agents.settings import OffPolicy, whole
+from nearopt.environments.capture import capture, restore
+from nearopt.environments.errors import CaptureError, RestoreError
 
 
 class Learner:
@@ -45,52 +40,58 @@ class Learner:
         arrays["observation"] = self.observation
         if self.choice is not None:  # computed anew by another program it might differ in its last bit
             arrays |= dict(action=np.asarray(self.choice.action), bonus=np.asarray(self.choice.bonus))
-        exact = reason_not_exact(self.streams) is None
-        facts = dict(
-            rounds=self.rounds,
-            rng=self.rng.bit_generator.state,
-            newest=list(agent.buffer.newest.items()),
-            environment=files.pack(capture(self.streams), "environment.", arrays) if exact else None,
-        )
-        return arrays, facts
+        try:
+            environment, reason = files.pack(capture(self.streams), "environment.", arrays), None
+        except CaptureError as error:
+            environment, reason = None, error.problem
+        newest = list(agent.buffer.newest.items())
+        facts = dict(rounds=self.rounds, rng=self.rng.bit_generator.state, newest=newest)
+        return arrays, facts | dict(environment=environment, reason=reason)
 
-    def restore(self, agent: Agent, arrays: Any, facts: Any, rows: Any, first: int) -> None:
-        """Back to what `capture` saw; where the environment's state was not to be had, at the start of an episode."""
+    def restore(self, agent: Agent, arrays: Any, facts: Any, rows: Any, first: int) -> str | None:
+        """Back to what `capture` saw. Where the environment's state is not to be had: to new episodes, and why."""
         self.monitor.restore({n.removeprefix("monitor."): x for n, x in arrays.items() if n.startswith("monitor.")})
-        self.rounds, self.rng.bit_generator.state = facts["rounds"], facts["rng"]
+        check_form(arrays, dict(observation=self.observation))
+        self.rounds, self.rng.bit_generator.state = whole("rounds", facts["rounds"], 0), facts["rng"]
         agent.buffer.restore(rows, first, {stream: number for stream, number in facts["newest"]})
-        if facts["environment"] is None:
-            self.observation = self.streams.reset(agent.seed + agent.steps)
-            self.monitor.running[:] = 0.0
-            agent.buffer.newest.clear()
-            return
-        restore(self.streams, files.unpack(facts["environment"], arrays))
-        self.observation = arrays["observation"]
-        self.choice = Choice(arrays["action"], arrays["bonus"]) if "action" in arrays else None
-
-
-def keys(seed: Any, step: Any) -> tuple[Any, Any]:
-    """Keys of the updates and of the action that belong to a step: nothing about them need be remembered."""
-    update, action = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
-    return update, action
+        reason = facts["reason"]
+        if facts["environment"] is not None:
+            try:
+                restore(self.streams, files.unpack(facts["environment"], arrays))
+            except RestoreError as error:  # another model, say, since its last reset
+                reason = error.problem
+        if reason is None:
+            self.observation = arrays["observation"]
+            if "action" in arrays:
+                row, kind = columns(agent.settings.task)["action"]
+                form = dict(
+                    action=np.zeros((self.streams.num, *row), kind), bonus=np.zeros(self.streams.num, np.float32)
+                )
+                check_form(arrays, form)
+                self.choice = Choice(arrays["action"], arrays["bonus"])
+            return None
+        self.observation = self.streams.reset(agent.seed + agent.steps)
+        self.monitor.running[:] = 0.0
+        agent.buffer.newest.clear()
+        return reason
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def decide(method: Method, settings: OffPolicy, state: Any, observation: Any, seed: Any, step: Any) -> Choice:
-    return choose(method, settings, state, observation, keys(seed, step)[1])
+    return choose(method, settings, state, observation, keys_of(seed, step).action)
 
 
-def choose(method: Method, settings: OffPolicy, state: Any, observation: Any, key: Any) -> Choice:
-    action, cost = method.act(settings, state, observation, key, False)
-    return Choice(action, -jnp.exp(state.log_temperature) * cost)
+@partial(jax.jit, static_argnums=0)
+def decide_at_random(settings: OffPolicy, state: Any, observation: Any, seed: Any, step: Any) -> Choice:
+    return guess(settings, state, observation, keys_of(seed, step).guess)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def advance(method: Method, settings: OffPolicy, state: Any, batches: Batch, observation: Any, seed: Any, step: Any):
     """Updates, one per batch (their leading axis), then an action. Reports are (updates, names)."""
-    key, acting = keys(seed, step)
-    state, reports = updates(method, settings, state, batches, key)
-    return state, reports, choose(method, settings, state, observation, acting)
+    keys = keys_of(seed, step)
+    state, reports = updates(method, settings, state, batches, keys.update)
+    return state, reports, choose(method, settings, state, observation, keys.action)
 
 
 def updates(method: Method, settings: OffPolicy, state: Any, batches: Batch, key: Any) -> tuple[Any, Any]:
@@ -117,14 +118,14 @@ def again(
             partial(method.update, settings), state, jax.tree.map(lambda x: x[0], batches), jax.random.key(0)
         )[1]
     )
-    reports = np.asarray(updates(method, settings, state, batches, keys(seed, step)[0])[1])
+    reports = np.asarray(updates(method, settings, state, batches, keys_of(seed, step).update)[1])
     return dict(zip(names, reports.T, strict=True))
 
 
 def report_names(agent: Agent) -> tuple[str, ...]:
     """What an update of this agent reports, in alphabetical order."""
     settings = agent.settings
-    batch = batch_shape(settings.task, settings.batch_size, settings.n_steps)
+    batch = batch_shape(settings.task, (settings.batch_size,), settings.n_steps)
     shapes = jax.eval_shape(partial(agent.method.update, settings), agent.state, batch, jax.random.key(0))
     return tuple(sorted(shapes[1]))
 
@@ -144,12 +145,11 @@ def train(agents: list[Agent], session: Session) -> None:
 def step(agent: Agent, session: Session) -> None:
     """One step of every stream, and the updates that are due after it."""
     learner, settings = agent.learner, agent.settings
+    now = (agent.state, learner.observation, agent.seed, agent.steps)
     if agent.steps < settings.learning_starts:
-        choice = at_random(agent)
+        choice = decide_at_random(settings, *now)
     else:
-        choice = learner.choice or decide(
-            agent.method, settings, agent.state, learner.observation, agent.seed, agent.steps
-        )
+        choice = learner.choice or decide(agent.method, settings, *now)
     learner.choice = None
     action, bonus = np.asarray(choice.action), np.asarray(choice.bonus)
     moves = learner.streams.step(action)
@@ -176,25 +176,7 @@ def improve(agent: Agent, session: Session) -> None:
         agent.method, settings, before, batches, learner.observation, agent.seed, agent.steps
     )
     reports = np.asarray(reports)
-    for row in reports:
-        if not row[learner.monitor.finite]:
-            raise session.diverged(agent, 0, batches, dict(zip(learner.monitor.names, row.tolist(), strict=True)))
+    if not reports[:, learner.monitor.finite].all():
+        raise session.diverged(agent, 0, batches, dict(zip(learner.monitor.names, reports.T, strict=True)))
     learner.monitor.learned(reports)
     agent.state, learner.choice = state, choice
-
-
-def at_random(agent: Agent) -> Choice:
-    """Actions drawn uniformly from all there are; their worth is that of the uniform policy."""
-    learner, settings = agent.learner, agent.settings
-    task, prior = settings.task, settings.prior
-    num, observation = learner.streams.num, jnp.asarray(learner.observation)
-    if task.num_actions:
-        action = learner.rng.integers(task.num_actions, size=num).astype(np.int32)
-        cost = -np.log(task.num_actions) - np.asarray(discrete_log_prior(prior, task, observation))[range(num), action]
-    else:
-        unit = learner.rng.uniform(-1, 1, (num, task.action_size)).astype(np.float32)
-        cost = -task.action_size * np.log(2) - np.asarray(
-            box_log_prior(prior, task, observation, unit, settings.entropy_units)
-        )
-        action = np.asarray(task.to_box(unit))
-    return Choice(action, -agent.temperature * cost)

@@ -69,6 +69,11 @@ def show(report: Mapping[str, Any], runs: Sequence[RunDirectory], failed: Mappin
     print_table(
         [("agent/", "the agent"), ("metrics.csv, tensorboard/", "what was measured"), ("checkpoints/", went(report))]
     )
+    if ":" in (report["env"] or ""):
+        print("\nfrom Python: no file may import the module of this environment\n")
+        print(f"    import {report['env'].partition(':')[0]}, nearopt")
+        print(f'    nearopt.resume("{folder}", env=...), or nearopt.load_agent("{folder}/agent", env=...)')
+        return
     print("\nnext")
     if all(row["finished"] for row in rows):
         seen = report["env"] not in TABLE  # what is written in JAX does not draw itself

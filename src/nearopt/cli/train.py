@@ -158,8 +158,11 @@ def check(options: Options) -> None:
         raise ArgumentError(f"the environment is {options.env_id!r}", f"write {options.env_id[4:] or 'Pendulum-v1'}")
     if options.n_envs > 1 and in_jax(options.env_id):
         raise ArgumentError(f"--n-envs is {options.n_envs}, and {options.env_id} is one", "train more --seeds at once")
-    if options.wandb and options.seeds > 1 and not in_jax(options.env_id):
-        raise ArgumentError("--wandb follows one process, and --seeds starts several", "train the seeds one by one")
+    if options.wandb and options.seeds > 1:
+        raise ArgumentError("--wandb follows one run, and --seeds starts several", "train the seeds one by one")
+    if options.seeds > 1 and ":" in options.env_id:  # each seed is resumed from its file
+        problem = f"--seeds is {options.seeds}, and no file may import {options.env_id.partition(':')[0]}"
+        raise ArgumentError(problem, "train the seeds one by one")
     if options.wandb and find_spec("wandb") is None:
         raise MissingExtraError("Weights & Biases is not installed", "pip install 'nearopt[wandb]'")
 
@@ -171,22 +174,20 @@ def default_folder(options: Options) -> Path:
 
 def check_free(folder: Path) -> None:
     """A run needs a folder of its own."""
+    from nearopt.runs.directory import LEFT_OVER
     from nearopt.runs.errors import RunExistsError
 
+    left_over = lambda path: re.fullmatch(LEFT_OVER, path.name)
+    empty_seed = lambda path: path.is_dir() and path.name.startswith("seed-") and all(map(left_over, path.iterdir()))
     if os.path.lexists(folder) and not folder.is_dir():
         raise RunExistsError(f"{folder} is a file", "choose another --run-dir")
-    inside = {path.name for path in folder.glob("*") if not is_left_over(path)}
+    inside = {path.name for path in folder.glob("*") if not left_over(path) and not empty_seed(path)}
     if "config.json" in inside or any(name.startswith("seed-") for name in inside):
         raise RunExistsError(
             f"{folder} holds a run", f"nearopt resume {folder} goes on with it; or choose another --run-dir"
         )
     if inside:
         raise RunExistsError(f"{folder} is not empty, it holds {min(inside)}", "choose another --run-dir")
-
-
-def is_left_over(path: Path) -> bool:
-    """The folder of a seed that was killed before it had its config.json."""
-    return path.name.startswith("seed-") and path.is_dir() and not any(path.glob("[!.]*"))
 
 
 # ---------------------------------------------------------------- shared with `nearopt resume`

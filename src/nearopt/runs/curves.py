@@ -4,6 +4,7 @@
 one lucky seed and the median forgets most of them; the mean of the middle half does neither.
 """
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -14,7 +15,7 @@ import numpy as np
 from nearopt.runs.errors import CurveError, DamagedFileError
 from nearopt.runs.tensors import read_file
 
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 26  # a million rows of ten columns
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,18 @@ def read(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
-        lines = read_file(path, most=MOST_BYTES).decode("utf-8").split("\n")[:-1]
+        text = read_file(path, most=MOST_BYTES).decode("utf-8")
     except UnicodeDecodeError:
         raise DamagedFileError(f"{path} is not UTF-8 text", "restore it from a copy") from None
-    names = lines[0].split(",") if lines else []
+    lines, count = io.StringIO(text, newline="\n"), text.count("\n")
+    names = lines.readline().rstrip("\n").split(",") if count else []
     if names[:1] != ["step"] or len(set(names)) != len(names):
         raise broken(path, 1, "the header is not a list of different columns that begins with step")
-    rows = [parse(path, number, line, len(names)) for number, line in enumerate(lines[1:], 2)]
-    table = np.array(rows, float).reshape(-1, len(names))
+    if count * len(names) > MOST_BYTES:  # every cell takes a byte of the text at least
+        raise broken(path, 1, f"{len(names):,} columns are more than {count:,} lines can have")
+    table = np.empty((count - 1, len(names)))
+    for index, line in zip(range(count - 1), lines, strict=False):  # the last line may have no end yet
+        table[index] = parse(path, index + 2, line.rstrip("\n"), len(names))
     back = np.flatnonzero(~(np.diff(table[:, 0], prepend=-np.inf) >= 0))
     if len(back):
         raise broken(path, int(back[0]) + 2, "its step is empty or comes before the last one")

@@ -31,6 +31,7 @@ from nearopt.runs.errors import (
     RunLockedError,
     UnsaveableError,
     cannot_save,
+    damaged,
 )
 
 FORMAT = 1
@@ -60,29 +61,31 @@ class RunDirectory:
     def create(cls, path: str | os.PathLike[str], config: dict[str, Any]) -> "RunDirectory":
         """Makes the folder, where there is none or an empty one, and config.json in it.
 
-        Raises: `RunExistsError` (the folder holds a run or other things, or is a file), `UnsaveableError` (a config
-        that JSON cannot hold), `CannotSaveError`.
+        Raises: `RunExistsError` (the folder holds a run or other things, or is a file), `RunLockedError` (another
+        process is making one there), `UnsaveableError` (a config that JSON cannot hold), `CannotSaveError`.
         """
         path = Path(path)
         config = manifest.plain(config, "config")
         if taken := [key for key in RECORD if key in config]:
             raise UnsaveableError(f"config has the key {taken[0]!r}, which the run fills in itself", "rename it")
-        document = {**config, **record()}
+        run = cls(path, {**config, **record()})
         try:
             tensors.make_folder(path)
-            inside = [file.name for file in path.iterdir() if not re.fullmatch(r"\.nearopt-.*\.tmp", file.name)]
-            if "config.json" in inside:
-                raise RunExistsError(f"{path} holds a run", "resume it, or choose another folder")
-            if inside:
-                raise RunExistsError(f"{path} holds other things ({min(inside)})", "choose an empty or a new folder")
-            write_atomically(path / "config.json", manifest.dump(document))
+            with run.lock():  # of two that find the folder empty, one makes the run
+                inside = [file.name for file in path.iterdir() if not re.fullmatch(LEFT_OVER, file.name)]
+                if "config.json" in inside:
+                    raise RunExistsError(f"{path} holds a run", "resume it, or choose another folder")
+                if inside:
+                    told = f"{path} holds other things ({min(inside)})"
+                    raise RunExistsError(told, "choose an empty or a new folder")
+                write_atomically(path / "config.json", manifest.dump({**run.config, **run.record}))
         except (FileExistsError, NotADirectoryError):
             raise RunExistsError(f"{path} is or lies under a file", "choose another folder") from None
-        except RunExistsError:
+        except (RunExistsError, RunLockedError):
             raise
         except (OSError, NearoptError) as error:
             raise cannot_save(path / "config.json", error) from None
-        return cls(path, document)
+        return run
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "RunDirectory":
@@ -153,20 +156,37 @@ class RunDirectory:
 def open_runs(path: str | os.PathLike[str]) -> list[RunDirectory]:
     """The run in a folder, or those of several seeds in seed-0, seed-1, … beneath it.
 
-    Raises: as `RunDirectory.open`.
+    Raises: as `RunDirectory.open`, and `DamagedFileError` where a config is not that of an agent's training.
     """
     path = Path(path)
     numbers = sorted(int(found[1]) for file in path.glob("seed-*") if (found := GROUP.fullmatch(file.name)))
     if numbers and not (path / "config.json").exists():
-        return [RunDirectory.open(path / f"seed-{number}") for number in numbers]
-    return [RunDirectory.open(path)]
+        return [training_run(path / f"seed-{number}") for number in numbers]
+    return [training_run(path)]
+
+
+def training_run(path: Path) -> RunDirectory:
+    """`RunDirectory.open`, with a config of the form that `nearopt.agents.session` gives it."""
+    run = RunDirectory.open(path)
+    match run.config:
+        case {
+            "algorithm": str(),
+            "env": {"id": str() | None, "kwargs": dict() | None, "n_envs": int(n_envs)},
+            "resume": str(),
+            "settings": dict(),
+            "wandb": str() | None,
+            **rest,
+        } if all(type(rest.get(name)) is int and rest[name] >= least for name, least in COUNTS.items()):
+            if rest["seeds"] <= MOST_SEEDS and 1 <= n_envs <= MOST_ENVS:
+                return run
+    raise damaged(path / "config.json", "it is not the config of an agent's training")
 
 
 def complete(path: str | os.PathLike[str]) -> list[RunDirectory]:
     """`open_runs`; the seeds that a kill between two folders has left out are made, as the first one knows them all."""
     path = Path(path)
     if not (path / "config.json").exists() and (path / "seed-0/config.json").exists():
-        first = RunDirectory.open(path / "seed-0").config
+        first = training_run(path / "seed-0").config
         for number in range(first["seeds"]):
             if not (path / f"seed-{number}/config.json").exists():
                 RunDirectory.create(path / f"seed-{number}", first | dict(seed=first["seed"] + number))
@@ -175,7 +195,10 @@ def complete(path: str | os.PathLike[str]) -> list[RunDirectory]:
 
 # ---------------------------------------------------------------- what a run notes by itself
 RECORD = ("format", "command", "versions", "machine")
-GROUP = re.compile(r"seed-(\d+)")  # the folder of one of several seeds
+GROUP = re.compile(r"seed-(\d{1,5})")  # the folder of one of several seeds
+COUNTS = dict(seed=0, seeds=1, start=0, end=1, log_every=1, checkpoint_every=1)  # of a config: what it is at least
+MOST_SEEDS, MOST_ENVS = 10**4, 2**12
+LEFT_OVER = r"lock|\.nearopt-.*\.tmp"  # what a killed process may leave in a folder that it had not yet made a run
 
 
 def record() -> dict[str, Any]:

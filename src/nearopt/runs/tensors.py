@@ -56,8 +56,10 @@ def save(folder: Path, name: str, tensors: Mapping[str, np.ndarray], facts: dict
 
 
 def make_folder(folder: Path) -> None:
+    """With all that are above it, each of which will be there after a power loss."""
     if not folder.is_dir():
-        folder.mkdir(parents=True)
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 
 
