@@ -75,6 +75,36 @@ def test_sb3_may_evaluate_an_agent():
         assert states is None and actions.shape == (3,)
 
 
+@pytest.mark.parametrize("kind, id", [(no.SoftDQN, "CartPole-v1"), (no.SAC, "Pendulum-v1")])
+def test_sb3_does_evaluate_an_agent(kind, id):
+    """Its own function, where it is installed: see benchmarks/deep-peers.txt."""
+    evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
+    agent = kind(id, seed=0, **SMALL)
+    returns, lengths = evaluation.evaluate_policy(agent, gymnasium.make(id), 3, return_episode_rewards=True, warn=False)
+    assert len(returns) == 3 and min(lengths) >= 1 and np.isfinite(returns).all()
+
+
+@pytest.mark.parametrize(
+    "ask, said",
+    [
+        (lambda agent: agent.predict([0.0, np.nan, 0.0]), "is not finite"),
+        (lambda agent: agent.q_values(np.zeros((2, 3)), [5, 6, 7]), "is no action of"),
+        (lambda agent: agent.q_values(np.zeros(3), 5.5), "is no action of"),
+        (lambda agent: agent.q_values(np.zeros(3), "x"), "is no action of"),
+        (lambda agent: agent.q_values(np.zeros(3), 4), "is no action of"),
+    ],
+)
+def test_what_is_asked_has_to_make_sense(ask, said):
+    with pytest.raises(ObservationError, match=said):
+        ask(no.SoftDQN(Counting(), seed=0, **SMALL))
+
+
+@pytest.mark.parametrize("action", [[1.0], np.zeros((3, 2)), [np.nan, 0.0], "x"], ids=repr)
+def test_actions_in_a_box_have_to_make_sense(action):
+    with pytest.raises(ObservationError, match="is no action of"):
+        no.SAC(Counting(actions=BOX), seed=0, **SMALL).q_values(np.zeros((2, 3)), action)
+
+
 # ---------------------------------------------------------------- learning
 def check_chain(agent, streams):
     """Every transition in the buffer is one that the counting environment made, and none is missing."""

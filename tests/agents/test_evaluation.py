@@ -13,6 +13,7 @@ from nearopt import SAC, SoftDQN
 from nearopt.agents.agent import act, enter
 from nearopt.agents.errors import WrongAgentError
 from nearopt.agents.evaluation import EndlessEpisodeError, evaluate_agent
+from nearopt.agents.keys import EVALUATE, key_for
 from nearopt.environments.environment import Environment
 from tests.environments.counting import LENGTHS, Counting
 
@@ -57,7 +58,7 @@ def test_every_stream_contributes_its_own_episodes(agent, mode, episodes):
 def test_the_soft_return_is_the_return_and_the_temperature_times_the_entropy(agent):
     """A policy that is far from greedy: −τ log π of the actions taken, written out."""
     found = evaluate_agent(agent, Plain(), 3, seed=4, deterministic=False)
-    env, key, step = Plain(), jax.random.key(4), 0
+    env, key, step = Plain(), key_for(4, EVALUATE), 0
     observation, soft = env.reset()[0], []
     for _ in range(3):
         total, over = 0.0, False
@@ -74,6 +75,14 @@ def test_the_soft_return_is_the_return_and_the_temperature_times_the_entropy(age
         observation = env.reset()[0]
     np.testing.assert_allclose(found.soft_returns, soft, rtol=1e-6)
     assert (found.soft_returns > found.returns).all()
+
+
+def test_a_policy_that_is_sure_of_its_actions_earns_no_entropy():
+    """The soft return of the mode is that of a policy which always takes it: the return, less τ log n with a prior."""
+    for prior, cost in ((None, 0.0), ("uniform", 0.5 * np.log(4))):
+        agent = SoftDQN(Plain(), seed=0, ent_coef=0.5, prior=prior, net_arch=[4], buffer_size=10, batch_size=2)
+        found = evaluate_agent(agent, Plain(), 4, deterministic=True)
+        np.testing.assert_allclose(found.soft_returns, found.returns - cost * found.lengths, rtol=1e-6)
 
 
 class Ticking(Environment):
@@ -105,7 +114,7 @@ def test_episodes_in_jax_end_where_they_end():
     assert set(found.lengths) == {1, 2, 3, 4, 5, 6}  # drawn from 1 to 9, the longer ones are cut
     np.testing.assert_array_equal(found.returns, found.lengths * (found.lengths - 1) / 2)
     bonus = found.soft_returns - found.returns
-    assert (bonus > 0).all() and (bonus <= 0.1 * np.log(3) * found.lengths + 1).all()
+    assert (bonus >= 0).all() and bonus.max() > 1e-5 and (bonus <= 0.1 * np.log(3) * found.lengths + 1).all()
     same = evaluate_agent(agent, Ticking(), 40, deterministic=False)
     np.testing.assert_array_equal(same.soft_returns, found.soft_returns)
     other = evaluate_agent(agent, Ticking(), 40, seed=1, deterministic=False)

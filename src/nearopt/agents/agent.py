@@ -168,24 +168,40 @@ class Agent:
         callback: Callable[[int, dict[str, float]], bool | None] | None = None,
         log_every: int = 1_000,
         checkpoint_every: int = 5_000,
+        wandb: str | None = None,
     ) -> Self:
         """`total_timesteps` more transitions, and the updates that belong to them.
 
+        Every call begins with new episodes. Of a vector of environments all take a step at once, and the count may pass
+        `total_timesteps` by less than their number; so it does by the steps in which one of them only resets.
+
         Args:
-            run_dir: a folder for metrics, checkpoints and the agent; `nearopt resume` goes on there.
-            callback: called with every row of metrics; training stops where it returns False.
+            run_dir: a new folder for metrics, checkpoints and the agent; `nearopt resume` goes on there.
+            progress_bar: on a terminal.
+            callback: called with (step, row of metrics) for every row; training stops where it returns False.
             log_every, checkpoint_every: in steps.
+            wandb: a project of Weights & Biases, to which the metrics are sent as well; needs `run_dir`.
 
         Raises:
             DivergedError: a loss is not finite; the agent is as it was before that update.
             NoEnvironmentError: the agent was loaded without one.
-            SettingError: fewer than one step.
+            SettingError: a count that is no whole number of at least 1.
+            RunExistsError: `run_dir` holds something. CannotSaveError: it takes no files.
+
+        >>> from nearopt import SoftDQN
+        >>> agent = SoftDQN("CartPole-v1", seed=0, net_arch=[8], batch_size=16)
+        >>> told = []
+        >>> agent.learn(200, log_every=100, callback=lambda step, row: told.append(step)).steps
+        200
+        >>> told
+        [100, 200]
         """
         from nearopt.agents.session import Session
 
         if self.world is None:
             raise NoEnvironmentError("this agent has no environment", "load it with env=…, then learn")
-        with Session(total_timesteps, run_dir, progress_bar, callback, log_every, checkpoint_every) as session:
+        every = log_every, checkpoint_every
+        with Session(total_timesteps, run_dir, progress_bar, callback, *every, wandb) as session:
             session.begin([self])
             learn([self], session)
         return self
@@ -194,7 +210,20 @@ class Agent:
     def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False):
         """One observation or a batch of them → (action or actions, None); SB3's `evaluate_policy` calls it.
 
-        deterministic: the mode of a discrete policy, tanh of the mean of a squashed Gaussian; otherwise a sample.
+        Args:
+            observation: as the environment gives it, or (n, ...) of them.
+            state, episode_start: SB3's, not used: no agent here has a memory.
+            deterministic: the mode of a discrete policy, tanh of the mean of a squashed Gaussian; otherwise a sample.
+
+        Returns:
+            Actions in the environment's units and numbers: (A,) or (), of a batch (n, A) or (n,); and None.
+
+        Raises:
+            ObservationError: another shape, or numbers that are not finite.
+
+        >>> from nearopt import SAC
+        >>> SAC("Pendulum-v1", seed=0, net_arch=[8]).predict([1.0, 0.0, 0.0])[0].shape
+        (1,)
         """
         rows, single = self.rows(observation)
         key = key_for(self.seed, PREDICT, self.predictions)
@@ -205,16 +234,37 @@ class Agent:
         return (action[0] if single else action), None
 
     def soft_value(self, observation: Any) -> np.ndarray:
-        """V(s) of one observation () or a batch (n,), in units of reward: what is to come, entropy included."""
+        """V(s) of one observation () or a batch (n,), in units of reward: what is to come, entropy included.
+
+        V = τ log Σ p exp(Q/τ) where the agent has no actor, otherwise E[Q − τ log π/p] under its policy.
+
+        Raises:
+            ObservationError: another shape, or numbers that are not finite.
+
+        >>> from nearopt import SoftDQN
+        >>> agent = SoftDQN("CartPole-v1", seed=0, ent_coef=0.5, net_arch=[8])
+        >>> q = agent.q_values([0.0, 0.0, 0.0, 0.0])
+        >>> bool(np.isclose(agent.soft_value([0.0, 0.0, 0.0, 0.0]), 0.5 * np.log(np.exp(q / 0.5).sum())))
+        True
+        """
         rows, single = self.rows(observation)
         value = np.asarray(soft_value(self.method, self.settings, self.state, rows), float)
         return value[0] if single else value
 
     def q_values(self, observation: Any, action: Any = None) -> np.ndarray:
-        """Q(s, a), in units of reward. Discrete: without `action` that of all actions, (A,) or (n, A).
+        """Q(s, a), in units of reward.
+
+        Args:
+            observation: one, or a batch of n.
+            action: in the environment's units and numbers, one or n. Discrete: None for all, (A,) or (n, A).
 
         Raises:
-            ObservationError: actions in a box and none given.
+            ObservationError: another shape, an action that there is not, actions in a box and none given.
+
+        >>> from nearopt import SAC
+        >>> agent = SAC("Pendulum-v1", seed=0, net_arch=[8])
+        >>> agent.q_values([[1.0, 0.0, 0.0]] * 5, [0.5]).shape
+        (5,)
         """
         rows, single = self.rows(observation)
         if action is None and not self.spaces.discrete:
@@ -222,21 +272,39 @@ class Agent:
         if self.spaces.discrete:
             q = q_values(self.method, self.settings, self.state, rows, None)
             if action is not None:
-                index = np.broadcast_to(np.asarray(action, int) - self.spaces.first_action, len(rows))
-                if (index < 0).any() or (index >= self.spaces.num_actions).any():
-                    raise ObservationError(f"{action!r} is no action of {self.spaces.action}", "give one of them")
-                q = np.asarray(q)[np.arange(len(rows)), index]
+                q = np.asarray(q)[np.arange(len(rows)), self.index(action, len(rows))]
         else:
-            size = self.settings.task.action_size
-            given = np.asarray(action, np.float32)
-            if given.shape[-1:] != (size,):
-                raise ObservationError(f"an action of shape {given.shape}", f"give {size} numbers, or rows of them")
-            q = q_values(self.method, self.settings, self.state, rows, np.broadcast_to(given, (len(rows), size)))
+            given = self.box_action(action, len(rows))
+            q = q_values(self.method, self.settings, self.state, rows, given)
         return np.asarray(q, float)[0] if single else np.asarray(q, float)
+
+    def index(self, action: Any, rows: int) -> np.ndarray:
+        """The agent's numbers of discrete actions, one or `rows` of them."""
+        given = np.asarray(action)
+        index = given - self.spaces.first_action if given.dtype.kind in "iu" else np.array(-1)
+        if index.shape not in ((), (rows,)) or (index < 0).any() or (index >= self.spaces.num_actions).any():
+            raise self.no_action(action, f"give one of them, or one for each of the {rows} observations")
+        return index
+
+    def box_action(self, action: Any, rows: int) -> np.ndarray:
+        """Actions in a box as (rows, A) float32."""
+        size = self.settings.task.action_size
+        try:
+            given = np.asarray(action, np.float32)
+        except (TypeError, ValueError):
+            given = np.array(np.nan)
+        if given.shape not in ((size,), (rows, size)) or not np.isfinite(given).all():
+            raise self.no_action(action, f"give {size} finite numbers, or a row for each of the {rows} observations")
+        return np.broadcast_to(given, (rows, size))
+
+    def no_action(self, action: Any, mend: str) -> ObservationError:
+        return ObservationError(f"{action!r:.60} is no action of {self.spaces.action}", mend)
 
     def rows(self, observation: Any) -> tuple[np.ndarray, bool]:
         """A batch of flat observations, and whether there was only one."""
         flat = self.spaces.flatten(observation)
+        if not np.isfinite(flat).all():
+            raise ObservationError(f"{observation!r:.60} is not finite", "give numbers")
         return (flat[None], True) if flat.ndim == 1 else (flat, False)
 
     @property
@@ -245,21 +313,40 @@ class Agent:
 
     @property
     def replay(self) -> Transitions:
-        """What is in the buffer, oldest first; actions are in the environment's units."""
+        """What is in the buffer, oldest first, as (n, ...) arrays; actions in the environment's units and numbers.
+
+        >>> from nearopt import SoftDQN
+        >>> SoftDQN("CartPole-v1", seed=0, net_arch=[8], batch_size=16).learn(50).replay.observation.shape
+        (50, 4)
+        """
         held = self.buffer.contents()
         return held._replace(action=held.action + self.spaces.first_action) if self.spaces.discrete else held
 
     # ------------------------------------------------------------ files
     def save(self, folder: str | Path) -> None:
-        """agent.safetensors and agent.json: networks, targets, optimisers, temperature, settings; no replay buffer."""
+        """agent.safetensors and agent.json: networks, targets, optimisers, temperature, settings; no replay buffer.
+
+        Raises:
+            CannotSaveError: a full disk, missing rights; an agent that was there is still there.
+
+        >>> import tempfile
+        >>> from nearopt import SAC
+        >>> agent, seen = SAC("Pendulum-v1", seed=0, net_arch=[8]), [1.0, 0.0, 0.0]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     agent.save(folder)
+        ...     bool(SAC.load(folder).soft_value(seen) == agent.soft_value(seen))
+        True
+        """
         files.save_agent(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, env: Any = None, prior: Callable | None = None) -> Self:
         """What `save` wrote; nothing in it is run. With `env` it can learn on. A prior that is a function is given too.
 
+        An example is that of `save`.
+
         Raises:
-            DamagedFileError: any changed byte.
+            MissingFileError: there is none. DamagedFileError: any changed byte.
             WrongAgentError: an agent of another class, or another environment's.
         """
         return files.load_agent(Path(folder), env, prior, {cls.__name__: cls})

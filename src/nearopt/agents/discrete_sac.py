@@ -138,6 +138,7 @@ class DiscreteSAC(Agent):
     Args:
         env: a Gymnasium environment, a vector of them, an environment in JAX, or an id.
         seed: of the networks, the noise, the environment, everything.
+        env_kwargs, n_envs: for an id: its arguments, and how many of it are stepped side by side.
         settings: SB3's names and those of `discrete_sac.Settings`.
 
     Raises:

@@ -111,8 +111,16 @@ def load_agent(folder: str | Path, env: Any = None, prior: Any = None, classes: 
         prior: the action prior, where it was a function.
 
     Raises:
-        DamagedFileError: any changed byte.
+        MissingFileError: there is none. DamagedFileError: any changed byte.
         WrongAgentError: it is of no class among `classes`, or has other observations or actions than `env`.
+
+    >>> import tempfile
+    >>> from nearopt import SoftDQN
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     SoftDQN("CartPole-v1", seed=3, net_arch=[8]).save(home)
+    ...     agent = load_agent(home)
+    >>> type(agent).__name__, agent.seed
+    ('SoftDQN', 3)
     """
     folder = Path(folder)
     arrays, facts = tensors.load(folder, NAME)

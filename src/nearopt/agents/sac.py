@@ -267,6 +267,7 @@ class SAC(Agent):
     Args:
         env: a Gymnasium environment, a vector of them, an environment in JAX, or an id.
         seed: of the networks, the noise, the environment, everything.
+        env_kwargs, n_envs: for an id: its arguments, and how many of it are stepped side by side.
         preset: "sb3", "cleanrl" or "haarnoja" instead of the paper's choices.
         settings: SB3's names and those of `sac.Settings`.
 

@@ -256,6 +256,16 @@ def resume(
 
     Raises:
         NotARunError, DamagedFileError, RunLockedError: see `nearopt.runs`.
+
+    >>> import shutil, tempfile
+    >>> from nearopt import SoftDQN
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     first = SoftDQN("CartPole-v1", seed=0, net_arch=[8], batch_size=16)
+    ...     _ = first.learn(300, run_dir=f"{home}/run", checkpoint_every=200)
+    ...     shutil.rmtree(f"{home}/run/agent")  # as if it had been killed before its end
+    ...     (again,) = resume(f"{home}/run")
+    >>> again.steps, bool(again.soft_value(np.zeros(4)) == first.soft_value(np.zeros(4)))
+    (300, True)
     """
     from nearopt.agents.agent import learn
 

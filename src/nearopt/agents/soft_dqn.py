@@ -7,9 +7,9 @@
 (rewards plus entropy), `prior="uniform"` normalised (rewards less the KL to uniform): they differ by τ log n a step.
 
 Windows of n steps follow path consistency (Nachum et al. 2017, arXiv 1702.08892, eq. 11):
-y = r_1 + Σ_{i>1} γ^{i−1} (r_i − τ log π(a_i|s_i)/p) + γ^m V(s_{m+1}). Since −τ log π/p is V − Q, the mean of every later
-term at the solution is V(s_i), whatever chose a_i and wherever chance led: exact off-policy, without importance weights.
-Away from the solution it need not contract as the backup of one step does: take n small.
+y = r_1 + Σ_{i>1} γ^{i−1} (r_i − τ log π(a_i|s_i)/p) + γ^m V(s_{m+1}). Since −τ log π/p is V − Q, the mean from every
+later step on is V(s_i) at the solution, whatever chose a_i and wherever chance led: right off-policy without importance
+weights. Away from the solution it need not contract as the backup of one step does: take n small.
 """
 
 from dataclasses import dataclass
@@ -174,6 +174,7 @@ class SoftDQN(Agent):
     Args:
         env: a Gymnasium environment, a vector of them, an environment in JAX, or an id.
         seed: of the networks, the noise, the environment, everything.
+        env_kwargs, n_envs: for an id: its arguments, and how many of it are stepped side by side.
         settings: SB3's names and those of `soft_dqn.Settings`; `ent_coef` is the temperature.
 
     Raises:
