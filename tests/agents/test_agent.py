@@ -1,6 +1,8 @@
 """What an agent is to its user: predict, learn, replay, save, load."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import gymnasium
 import jax
@@ -75,13 +77,37 @@ def test_sb3_may_evaluate_an_agent():
         assert states is None and actions.shape == (3,)
 
 
+PEERS = Path(__file__).parents[2] / ".venv-peers/bin/python"  # `make peers`: another Python, hence another process
+EVALUATE = """
+import json, sys, gymnasium, numpy as np
+from stable_baselines3.common.evaluation import evaluate_policy
+
+class Agent:
+    def predict(self, *given, **named):
+        plain = lambda x: x.tolist() if hasattr(x, "tolist") else x
+        print(json.dumps([[plain(x) for x in given], {name: plain(x) for name, x in named.items()}]), flush=True)
+        action, kind = json.loads(sys.stdin.readline())
+        return np.array(action, kind), None
+
+told = evaluate_policy(Agent(), gymnasium.make(sys.argv[1]), 3, return_episode_rewards=True, warn=False)
+print(json.dumps(dict(returns=told[0], lengths=told[1]), default=float))
+"""
+
+
+@pytest.mark.skipif(not PEERS.exists(), reason="stable_baselines3 is not installed: make peers")
 @pytest.mark.parametrize("kind, id", [(no.SoftDQN, "CartPole-v1"), (no.SAC, "Pendulum-v1")])
 def test_sb3_does_evaluate_an_agent(kind, id):
-    """Its own function, where it is installed: see benchmarks/deep-peers.txt."""
-    evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
+    """Its own function, which calls `predict` in its own way."""
     agent = kind(id, seed=0, **SMALL)
-    returns, lengths = evaluation.evaluate_policy(agent, gymnasium.make(id), 3, return_episode_rewards=True, warn=False)
-    assert len(returns) == 3 and min(lengths) >= 1 and np.isfinite(returns).all()
+    command = [str(PEERS), "-W", "ignore", "-c", EVALUATE, id]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sb3:
+        for line in sb3.stdout:
+            asked = json.loads(line)
+            if isinstance(asked, dict):
+                break
+            action, _ = agent.predict(*asked[0], **asked[1])
+            print(json.dumps([action.tolist(), str(action.dtype)]), file=sb3.stdin, flush=True)
+    assert len(asked["returns"]) == 3 and min(asked["lengths"]) >= 8 and np.isfinite(asked["returns"]).all()
 
 
 @pytest.mark.parametrize(
