@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nearopt.agents.agent import Agent, Method, World, act, enter
+from nearopt.agents.agent import MOST_SEED, Agent, Method, World, act, enter
 from nearopt.agents.errors import WrongAgentError
 from nearopt.agents.keys import EVALUATE, key_for
-from nearopt.agents.settings import OffPolicy
+from nearopt.agents.settings import OffPolicy, whole
 from nearopt.environments.streams import Streams
 from nearopt.mdp.errors import NearoptError
 
@@ -51,6 +51,7 @@ def evaluate_agent(
         deterministic: the policy's mode instead of samples.
 
     Raises:
+        SettingError: no episode, or a seed below 0.
         WrongAgentError: the environment has other observations or actions than the agent's.
         EndlessEpisodeError: an episode of Gymnasium has not ended after 100,000 steps.
 
@@ -58,6 +59,7 @@ def evaluate_agent(
     >>> evaluate_agent(SAC("Pendulum-v1"), "Pendulum-v1", episodes=2).lengths
     array([200., 200.])
     """
+    episodes, seed = whole("episodes", episodes), whole("seed", seed, 0, MOST_SEED)
     world = env if isinstance(env, World) else enter(env, env_kwargs, min(episodes, MOST_STREAMS))
     if world.spaces.to_json() != agent.spaces.to_json():
         problem = f"{world.id or 'the environment'} has other observations or actions than the agent was trained with"

@@ -104,7 +104,7 @@ def whole(name: str, value: Any, least: int = 1, most: int = 2**53) -> int:
 def settle[S: OffPolicy](kind: type[S], task: Task, given: Mapping[str, Any]) -> S:
     """The settings of one agent: `given` over the class's defaults, checked.
 
-    `policy_kwargs` may hold net_arch and activation (or activation_fn, by name).
+    `policy_kwargs` may hold net_arch and activation (or activation_fn, by name), and goes before those settings.
 
     Raises:
         SettingError: a name that this agent does not have, or a value out of range.
