@@ -14,11 +14,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 import nearopt as no
+from nearopt.agents import compiled
 from nearopt.agents.agent import named
 from nearopt.agents.errors import DivergedError, NoEnvironmentError, ObservationError, SettingError, WrongAgentError
 from nearopt.agents.files import repeat
 from nearopt.environments.adapter import GymnasiumEnvironment
 from nearopt.environments.pendulum import Pendulum
+from nearopt.environments.tabular import Tabular
 from nearopt.mdp.errors import NearoptError
 from nearopt.runs import tensors
 from nearopt.runs.checkpoints import Checkpoints
@@ -172,6 +174,23 @@ def test_what_is_played_between_two_calls_is_not_learned():
     have = agent.replay
     assert len(have.reward) == 35 and (have.next_observation[:, 1] == have.observation[:, 1]).all()  # one episode
     assert (have.next_observation[:, 2] == have.observation[:, 2] + 1).all()
+
+
+def test_windows_do_not_lead_from_one_call_into_the_next():
+    """In JAX, where time limits are long: the second call begins with a new episode."""
+    settings = SMALL | dict(n_steps=4, learning_starts=400, batch_size=200)
+    world = Tabular(no.MDP.from_grid("S...G"), max_episode_steps=1_000)
+    agent = no.SoftDQN(world, seed=0, buffer_size=400, **settings).learn(7).learn(7).learn(30)
+    program = compiled.Program(agent.method, agent.settings, world, agent.learner.monitor.names, 0)
+    ring = {name: jnp.asarray(column) for name, column in agent.buffer.rows.items()}
+    assert [int(n) for n in np.flatnonzero(agent.buffer.rows["back"][:44] == 0)][:3] == [0, 7, 14]
+    batch = compiled.sample(program, ring, 0, 44)
+    numbers = jnp.asarray(np.arange(400))
+    where = compiled.sample(program, ring | dict(reward=numbers.astype(jnp.float32)), 0, 44)
+    first, last = np.asarray(where.reward[0]), np.asarray((where.reward + where.later.on.sum(axis=-1))[0])
+    for edge in (7, 14):
+        assert not ((first < edge) & (last >= edge)).any() and (last == edge - 1).any()
+    assert np.asarray(batch.later.on).any()
 
 
 class Uniform(Pendulum):

@@ -129,6 +129,34 @@ def test_arrays_of_checkpoints(run, tmp_path):
         shutil.rmtree(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(position=None),
+        dict(position=dict(metrics=dict(bytes=0, columns=[1], step=0), timing=dict(bytes=0, columns=[], step=0))),
+        dict(steps=41),
+    ],
+    ids=repr,
+)
+def test_checkpoints_that_would_harm_the_metrics(run, tmp_path, change):
+    newest = max((run / "checkpoints").glob("step-*"))
+    arrays, facts = tensors.load(newest, "checkpoint")
+    shutil.copytree(run, tmp_path / "run")
+    before = (run / "metrics.csv").read_bytes()
+    changed = facts | dict(facts=facts["facts"] | change)
+    tensors.save(tmp_path / "run/checkpoints" / newest.name, "checkpoint", arrays, changed)
+    assert attempt(change, lambda: resume(tmp_path / "run"))
+    assert (tmp_path / "run/metrics.csv").read_bytes() == before
+
+
+def test_an_action_that_there_is_not(run, tmp_path):
+    newest = max((run / "checkpoints").glob("step-*"))
+    arrays, facts = tensors.load(newest, "checkpoint")
+    shutil.copytree(run, tmp_path / "run")
+    tensors.save(tmp_path / "run/checkpoints" / newest.name, "checkpoint", arrays | dict(action=np.int32([7])), facts)
+    assert attempt("action", lambda: resume(tmp_path / "run"))
+
+
 def test_failures(run, tmp_path):
     agent = no.SAC("Pendulum-v1", seed=0, **SMALL | dict(learning_rate=1e30))
     with pytest.raises(NearoptError):

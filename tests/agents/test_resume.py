@@ -10,10 +10,11 @@ from gymnasium.spaces import Box, Discrete
 
 import nearopt as no
 from nearopt.agents import session
+from nearopt.agents.agent import learn
 from nearopt.agents.errors import SettingError
 from nearopt.agents.session import resume
 from nearopt.runs.directory import RunDirectory
-from nearopt.runs.errors import RunLockedError
+from nearopt.runs.errors import RunExistsError, RunLockedError
 
 SMALL = dict(net_arch=[8], batch_size=4, learning_starts=4)
 
@@ -89,6 +90,33 @@ def test_an_environment_whose_state_no_longer_fits_goes_on_with_a_new_episode(tm
         ends = np.flatnonzero(np.diff(again.replay.observation[:, 0]) <= 0)
         want = [6, 13, 20, 27, 34, 41, 48, 55] if not forgetful else [6, 13, 20, 27, 34, 41, 48, 49, 56]
         assert ends.tolist() == want
+
+
+def test_seeds_that_learned_apart_are_taken_up_one_after_another(tmp_path):
+    for number in range(2):
+        agent = no.SoftDQN("CartPole-v1", seed=number, **SMALL)
+        with session.Session(60, checkpoint_every=20, log_every=20) as ours:
+            ours.folder = tmp_path / f"seed-{number}"
+            ours.begin([agent])
+            learn([agent], ours)
+        shutil.rmtree(tmp_path / f"seed-{number}/agent")
+    assert [agent.seed for agent in resume(tmp_path)] == [0, 1]
+    assert all(run.finished for run in map(RunDirectory.open, tmp_path.iterdir()))
+
+
+def test_what_cannot_begin_leaves_nothing(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    agent = no.SoftDQN("CartPole-v1", seed=0, **SMALL)
+    with pytest.raises(RunExistsError):
+        agent.learn(9, run_dir=tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    with pytest.raises(SettingError, match="buffer_size=100000000000000 needs"):
+        no.SoftDQN("CartPole-v1", buffer_size=10**14).learn(9, run_dir=tmp_path / "large")
+    agent.steps = 2**31 - 5
+    with pytest.raises(SettingError, match="total_timesteps is 9; give a whole number of at least 1 and at most 4"):
+        agent.learn(9, run_dir=tmp_path / "late")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
 
 
 def test_checkpoints_that_no_list_could_name_are_refused_at_once(tmp_path):

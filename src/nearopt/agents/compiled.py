@@ -126,8 +126,9 @@ def sample(program: Program, ring: dict[str, Any], seed: Any, step: Any) -> Batc
     if settings.n_steps > 1:
         at, on, inside = [], [], True
         for _ in range(settings.n_steps - 1):
-            inside = inside & ~ring["ended"][last] & (last != newest % capacity)
-            last = jnp.where(inside, (last + 1) % capacity, last)
+            following = (last + 1) % capacity
+            inside = inside & (last != newest % capacity) & (ring["back"][following] == 1)
+            last = jnp.where(inside, following, last)
             at.append(last)
             on.append(inside)
         rows = jnp.stack(at, axis=-1)
@@ -171,7 +172,7 @@ def block(program: Program, carry: Carry, seeds: Any, first: Any, last: Any) -> 
 def train(agents: list[Agent], session: Session) -> None:
     """All agents in step, until the session's end."""
     for agent in agents:
-        agent.learner = agent.learner or Learner(agent)
+        agent.learner = Learner(agent)
     session.ready(agents)
     first = agents[0]
     assert first.world is not None

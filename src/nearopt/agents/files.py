@@ -12,7 +12,7 @@ import numpy as np
 
 from nearopt.agents.errors import WrongAgentError
 from nearopt.agents.replay import Batch, batch_shape
-from nearopt.agents.settings import settle, to_json, whole
+from nearopt.agents.settings import MOST_STEPS, settle, to_json, whole
 from nearopt.environments.spaces import Spaces
 from nearopt.mdp.errors import NearoptError
 from nearopt.runs import tensors
@@ -127,9 +127,9 @@ def load_agent(folder: str | Path, env: Any = None, prior: Any = None, classes: 
     name = facts.get("algorithm")
     if facts.get("format") != FORMAT:
         raise WrongAgentError(f"{folder} has format {facts.get('format')!r}", f"this version of nearopt reads {FORMAT}")
-    if classes is not None and name not in classes:
-        raise WrongAgentError(f"{folder} holds a {name!r:.60}", "load it with nearopt.load_agent")
     kind = class_of(name)
+    if classes is not None and name not in classes:
+        raise WrongAgentError(f"{folder} holds a {name}", "load it with nearopt.load_agent")
     agent = kind.__new__(kind)
     agent.world = None
     if env is not None:
@@ -143,7 +143,7 @@ def load_agent(folder: str | Path, env: Any = None, prior: Any = None, classes: 
     with believed_in_nothing(folder / f"{NAME}.json"):
         spaces = agent.world.spaces if agent.world else Spaces.from_json(facts["spaces"])
         agent.build(spaces, facts["seed"], read_settings(facts["settings"], prior), arrays)
-        agent.origin, agent.steps = origin_of(facts["env"]), whole("steps", facts["steps"], 0)
+        agent.origin, agent.steps = origin_of(facts["env"]), whole("steps", facts["steps"], 0, MOST_STEPS)
     return agent
 
 
@@ -207,7 +207,7 @@ def repeat(folder: str | Path, name: str = "update", prior: Any = None) -> tuple
         method = class_of(facts["algorithm"]).method
         spaces = Spaces.from_json(facts["spaces"])
         settings = settle(method.settings, task_of(spaces), read_settings(facts["settings"], prior))
-        seed, step = whole("seed", facts["seed"], 0, MOST_SEED), whole("step", facts["step"], 0)
+        seed, step = whole("seed", facts["seed"], 0, MOST_SEED), whole("step", facts["step"], 0, MOST_STEPS)
         state = from_tensors(shape_of(method, settings), part("state."))
         size = (len(part("batch.")["reward"]), settings.batch_size)
         batches = from_tensors(batch_shape(settings.task, size, settings.n_steps), part("batch."))

@@ -11,7 +11,8 @@ import numpy as np
 
 from nearopt.agents import files
 from nearopt.agents.errors import DivergedError, SettingError, StopTraining
-from nearopt.agents.settings import to_json, whole
+from nearopt.agents.settings import MOST_STEPS, to_json, whole
+from nearopt.environments import TABLE
 from nearopt.environments.capture import reason_not_exact, verified
 from nearopt.environments.streams import make
 from nearopt.mdp.errors import NearoptError
@@ -51,14 +52,26 @@ class Run:
         state = {name.removeprefix("state."): x for name, x in arrays.items() if name.startswith("state.")}
         with files.believed_in_nothing(self.directory.checkpoints / f"step-{checkpoint.step:012d}"):
             agent.state = files.from_tensors(agent.state, state)
-            if facts["steps"] != checkpoint.step:
+            config = self.directory.config
+            if facts["steps"] != checkpoint.step or not config["start"] <= checkpoint.step <= config["end"]:
                 raise ValueError(f"steps is {facts['steps']!r:.60}")
             agent.steps = facts["steps"]
             reason = agent.learner.restore(agent, arrays, facts, checkpoint.rows, checkpoint.first)
-            self.metrics.rewind(facts["position"])
-        if reason is not None and self.directory.config["resume"].startswith("exact"):
+            self.metrics.rewind(position(facts["position"]))
+        if reason is not None and config["resume"].startswith("exact"):
             warnings.warn(f"{self.directory.path} goes on with a new episode: {reason}", stacklevel=5)
         self.saved = agent.buffer.inserted
+
+
+def position(facts: Any) -> dict[str, Any]:
+    """Where the metrics were, as `Metrics.position` tells it. Raises: `ValueError`."""
+    for table in ("metrics", "timing"):
+        match facts[table]:
+            case {"bytes": int(size), "columns": list(columns), "step": int()} if size >= 0:
+                if all(isinstance(name, str) for name in columns):
+                    continue
+        raise ValueError(f"position is {facts!r:.60}")
+    return facts
 
 
 class Session:
@@ -95,7 +108,10 @@ class Session:
     # ------------------------------------------------------------ beginning
     def begin(self, agents: list[Any]) -> None:
         """A new run; where there is a folder, its files are made: for several agents in seed-0, seed-1, … beneath."""
-        self.seen, self.end = agents[0].steps, agents[0].steps + self.total
+        most = MOST_STEPS - agents[0].steps
+        self.seen, self.end = agents[0].steps, agents[0].steps + whole("total_timesteps", self.total, most=most)
+        for agent in agents:
+            _ = agent.buffer.rows  # is there as much memory? Before there are files
         if self.folder is not None:
             self.check_chunks(agents[0].settings.buffer_size)
             folders = [self.folder] if len(agents) == 1 else [self.folder / f"seed-{i}" for i in range(len(agents))]
@@ -247,7 +263,7 @@ def resume(
     """Goes on with a run that was stopped, from its newest whole checkpoint, to the end it was to reach.
 
     Args:
-        run_dir: a run, or the folder above several that learned in step (environments in JAX).
+        run_dir: a run, or the folder above several seeds: in JAX they learn in step, otherwise one after another.
         env: the environment, where the run's configuration cannot name it.
         prior: the action prior, where it was a function.
 
@@ -267,9 +283,12 @@ def resume(
     >>> again.steps, bool(again.soft_value(np.zeros(4)) == first.soft_value(np.zeros(4)))
     (300, True)
     """
-    from nearopt.agents.agent import learn
+    from nearopt.agents.agent import is_functional, learn
 
     directories = complete(run_dir)
+    together = is_functional(env) or (env is None and directories[0].config["env"]["id"] in TABLE)
+    if len(directories) > 1 and not together:
+        return [agent for one in directories for agent in resume(one.path, env, progress_bar, callback, prior)]
     finished = lambda: all(directory.finished for directory in directories)
     with contextlib.ExitStack() as held:
         if not finished():

@@ -54,7 +54,9 @@ class OffPolicy:
 
 
 # setting: (what it must be, test)
-COUNT = ("a whole number of at least 1", lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 1)
+MOST_STEPS = 2**31 - 1  # of an agent in all: programs count them in 32 bits
+COUNT = ("a whole number of at least 1", lambda x: type(x) is int and 1 <= x)
+STEPS = (f"a whole number from 1 to {MOST_STEPS}", lambda x: COUNT[1](x) and x <= MOST_STEPS)
 RATE = ("a number above 0", lambda x: is_number(x) and 0 < x < float("inf"))
 OWN_RATE = ("a number above 0, or 0 for learning_rate", lambda x: is_number(x) and 0 <= x < float("inf"))
 RULES: dict[str, tuple[str, Any]] = {
@@ -63,12 +65,12 @@ RULES: dict[str, tuple[str, Any]] = {
     "actor_learning_rate": OWN_RATE,
     "temperature_learning_rate": OWN_RATE,
     "buffer_size": COUNT,
-    "batch_size": COUNT,
-    "train_freq": COUNT,
-    "n_steps": COUNT,
-    "policy_delay": COUNT,
-    "learning_starts": ("a whole number of at least 0", lambda x: x == 0 or COUNT[1](x)),
-    "gradient_steps": ("a whole number of at least 1, or -1", lambda x: x == -1 or COUNT[1](x)),
+    "batch_size": STEPS,
+    "train_freq": STEPS,
+    "n_steps": STEPS,
+    "policy_delay": STEPS,
+    "learning_starts": (f"a whole number from 0 to {MOST_STEPS}", lambda x: type(x) is int and 0 <= x <= MOST_STEPS),
+    "gradient_steps": ("-1, or " + STEPS[0], lambda x: type(x) is int and (x == -1 or STEPS[1](x))),
     "tau": ("a number above 0 and at most 1", lambda x: is_number(x) and 0 < x <= 1),
     "gamma": ("a number from 0 to 1", lambda x: is_number(x) and 0 <= x <= 1),
     "target_entropy": (
@@ -78,7 +80,7 @@ RULES: dict[str, tuple[str, Any]] = {
     "activation": (f"one of {', '.join(ACTIVATIONS)}", lambda x: isinstance(x, str) and x in ACTIVATIONS),
     "net_arch": (
         "at most 64 whole numbers of at least 1, one per hidden layer",
-        lambda x: len(x) <= 64 and all(COUNT[1](n) for n in x),
+        lambda x: isinstance(x, tuple) and len(x) <= 64 and all(COUNT[1](n) and n <= 2**24 for n in x),
     ),
     "log_std_range": (
         "two numbers, the lower one first",

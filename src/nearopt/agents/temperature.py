@@ -26,7 +26,7 @@ def read_ent_coef(ent_coef: str | float) -> EntCoef:
     text = "1" if ent_coef == "auto" else ent_coef.removeprefix("auto_") if isinstance(ent_coef, str) else ent_coef
     try:
         value = float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise SettingError(f"ent_coef={ent_coef!r} is no temperature", mend) from None
     if (
         isinstance(ent_coef, bool)

@@ -68,6 +68,8 @@ class Learner:
                     action=np.zeros((self.streams.num, *row), kind), bonus=np.zeros(self.streams.num, np.float32)
                 )
                 check_form(arrays, form)
+                if not self.streams.spaces.allows(arrays["action"]):
+                    raise ValueError("the next action is none")
                 self.choice = Choice(arrays["action"], arrays["bonus"])
             return None
         self.observation = self.streams.reset(agent.seed + agent.steps)

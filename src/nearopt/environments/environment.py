@@ -1,11 +1,21 @@
 """What an environment written in JAX is: pure functions of its state, so that a whole training run compiles."""
 
+import operator
 from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
 import gymnasium
 from jaxtyping import Array, Bool, Float, Key
+
+from nearopt.environments.errors import EpisodeLengthError
+
+
+def episode_length(steps: Any) -> int:
+    """Raises: `EpisodeLengthError`."""
+    if not hasattr(steps, "__index__") or steps < 1:
+        raise EpisodeLengthError(f"max_episode_steps is {steps!r:.60}", "give a whole number of at least 1")
+    return operator.index(steps)
 
 
 class Environment(eqx.Module):
@@ -16,6 +26,9 @@ class Environment(eqx.Module):
     """
 
     max_episode_steps: eqx.AbstractVar[int]  # static
+
+    def __check_init__(self) -> None:
+        episode_length(self.max_episode_steps)
 
     @property
     @abstractmethod

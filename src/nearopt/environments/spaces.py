@@ -86,6 +86,11 @@ class Spaces:
         assert isinstance(self.action, Discrete), "only Discrete actions can be counted"
         return int(self.action.n)
 
+    def allows(self, actions: np.ndarray) -> bool:
+        """Whether these are actions as agents choose them: (n, A) within the bounds, or (n,) numbers from 0."""
+        low, high = (0, self.num_actions - 1) if self.discrete else (self.low, self.high)
+        return bool(((actions >= low) & (actions <= high)).all())
+
     @property
     def action_size(self) -> int:
         """Of a Box: A, the numbers in one action."""

@@ -1,6 +1,5 @@
 """An `MDP` as an environment in JAX: agents that learn from experience can be held against exact answers."""
 
-import operator
 from typing import Any
 
 import equinox as eqx
@@ -10,8 +9,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from nearopt.environments.environment import Environment
-from nearopt.environments.errors import EpisodeLengthError, NonFiniteError, UnavailableActionError
+from nearopt.environments.environment import Environment, episode_length
+from nearopt.environments.errors import NonFiniteError, UnavailableActionError
 from nearopt.mdp.model import MDP
 
 
@@ -44,7 +43,7 @@ class Tabular(Environment):
     max_episode_steps: int = eqx.field(static=True)
 
     def __init__(self, mdp: MDP, max_episode_steps: int):
-        check(mdp, max_episode_steps)
+        check(mdp)
         first = np.flatnonzero(mdp.initial)
         widths = np.diff(mdp.branch_offset)
         self.first = jnp.asarray(first, jnp.int32)
@@ -57,7 +56,7 @@ class Tabular(Environment):
         self.terminal = jnp.asarray(mdp.terminal)
         self.num_actions = mdp.num_actions
         self.depth = int(max(len(first), widths.max(initial=1)) - 1).bit_length()
-        self.max_episode_steps = operator.index(max_episode_steps)
+        self.max_episode_steps = episode_length(max_episode_steps)
 
     @property
     def observation_space(self) -> Box:
@@ -99,7 +98,7 @@ def ends(probability: np.ndarray, offset: np.ndarray) -> np.ndarray:
     return np.minimum((total[1:] - start) / (stop - start) * 2.0**32, 2.0**32 - 1).astype(np.uint32)
 
 
-def check(mdp: MDP, max_episode_steps: int) -> None:
+def check(mdp: MDP) -> None:
     lacking = ~mdp.available & ~mdp.terminal[:, None]
     if lacking.any():
         state, action = np.argwhere(lacking)[0]
@@ -110,5 +109,3 @@ def check(mdp: MDP, max_episode_steps: int) -> None:
         choice = mdp.branch_choice[np.argmin(np.isfinite(mdp.branch_reward))]
         where = mdp.describe(int(mdp.choice_state[choice]), int(mdp.choice_action[choice]))
         raise NonFiniteError(f"{where} pays -inf", "give a finite penalty: agents learn from numbers")
-    if not hasattr(max_episode_steps, "__index__") or max_episode_steps < 1:
-        raise EpisodeLengthError(f"max_episode_steps is {max_episode_steps!r}", "give a whole number of at least 1")

@@ -71,13 +71,9 @@ class RunDirectory:
         run = cls(path, {**config, **record()})
         try:
             tensors.make_folder(path)
+            check_empty(path)
             with run.lock():  # of two that find the folder empty, one makes the run
-                inside = [file.name for file in path.iterdir() if not re.fullmatch(LEFT_OVER, file.name)]
-                if "config.json" in inside:
-                    raise RunExistsError(f"{path} holds a run", "resume it, or choose another folder")
-                if inside:
-                    told = f"{path} holds other things ({min(inside)})"
-                    raise RunExistsError(told, "choose an empty or a new folder")
+                check_empty(path)
                 write_atomically(path / "config.json", manifest.dump({**run.config, **run.record}))
         except (FileExistsError, NotADirectoryError):
             raise RunExistsError(f"{path} is or lies under a file", "choose another folder") from None
@@ -152,6 +148,15 @@ class RunDirectory:
         return self.path / "failure"
 
 
+def check_empty(path: Path) -> None:
+    """Raises: `RunExistsError`."""
+    inside = [file.name for file in path.iterdir() if not re.fullmatch(LEFT_OVER, file.name)]
+    if "config.json" in inside:
+        raise RunExistsError(f"{path} holds a run", "resume it, or choose another folder")
+    if inside:
+        raise RunExistsError(f"{path} holds other things ({min(inside)})", "choose an empty or a new folder")
+
+
 # ---------------------------------------------------------------- several seeds
 def open_runs(path: str | os.PathLike[str]) -> list[RunDirectory]:
     """The run in a folder, or those of several seeds in seed-0, seed-1, … beneath it.
@@ -177,7 +182,7 @@ def training_run(path: Path) -> RunDirectory:
             "wandb": str() | None,
             **rest,
         } if all(type(rest.get(name)) is int and rest[name] >= least for name, least in COUNTS.items()):
-            if rest["seeds"] <= MOST_SEEDS and 1 <= n_envs <= MOST_ENVS:
+            if rest["seeds"] <= MOST_SEEDS and 1 <= n_envs <= MOST_ENVS and rest["start"] < rest["end"]:
                 return run
     raise damaged(path / "config.json", "it is not the config of an agent's training")
 
