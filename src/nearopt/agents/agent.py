@@ -85,6 +85,8 @@ def enter(env: Any, kwargs: Mapping[str, Any] | None = None, n_envs: int = 1) ->
     if kwargs:
         raise SettingError(f"env_kwargs is {kwargs}, and the environment is made", "give its id, or leave them out")
     streams = Streams(env)
+    if streams.num > MOST_ENVS:
+        raise SettingError(f"the vector holds {streams.num} environments", f"give at most {MOST_ENVS}")
     return World(streams, None, streams.spaces, *named(env), streams.num)
 
 

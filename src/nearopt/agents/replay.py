@@ -101,8 +101,8 @@ class Replay:
 
     @cached_property
     def following(self) -> np.ndarray:
-        """The slot of the stream's next transition; −1: none."""
-        return np.full(self.capacity, -1, np.int32)
+        """The slot of the stream's next transition, plus 1; 0: none."""
+        return np.zeros(self.capacity, np.int32)
 
     def __len__(self) -> int:
         return min(self.inserted, self.capacity)
@@ -129,9 +129,9 @@ class Replay:
             rows["terminated"][slot] = terminated[stream]
             rows["ended"][slot] = terminated[stream] or truncated[stream]
             rows["back"][slot] = back
-            self.following[slot] = -1
+            self.following[slot] = 0
             if back:
-                self.following[before % self.capacity] = slot
+                self.following[before % self.capacity] = slot + 1
             self.newest[stream] = self.inserted
             self.inserted += 1
 
@@ -143,7 +143,7 @@ class Replay:
         if n_steps > 1:
             followers, on = [], []
             for _ in range(n_steps - 1):
-                next_slot = self.following[last]
+                next_slot = self.following[last] - 1
                 on.append(next_slot >= 0)
                 last = np.where(on[-1], next_slot, last)
                 followers.append(last)
@@ -194,5 +194,5 @@ class Replay:
         for name, column in self.rows.items():
             column[slots] = rows[name]
         follows = (rows["back"] > 0) & (numbers - rows["back"] >= first)
-        self.following[slots] = -1
-        self.following[(numbers - rows["back"])[follows] % self.capacity] = slots[follows]
+        self.following[slots] = 0
+        self.following[(numbers - rows["back"])[follows] % self.capacity] = slots[follows] + 1

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from nearopt.agents import files
-from nearopt.agents.errors import DivergedError, SettingError, StopTraining
+from nearopt.agents.errors import DivergedError, SettingError, StopTraining, WrongAgentError
 from nearopt.agents.settings import MOST_STEPS, to_json, whole
 from nearopt.environments import TABLE
 from nearopt.environments.capture import reason_not_exact, verified
@@ -55,6 +55,8 @@ class Run:
             config = self.directory.config
             if facts["steps"] != checkpoint.step or not config["start"] <= checkpoint.step <= config["end"]:
                 raise ValueError(f"steps is {facts['steps']!r:.60}")
+            if checkpoint.first > checkpoint.step - len(checkpoint.rows.get("reward", ())):
+                raise ValueError(f"the replay buffer begins with {checkpoint.first}")
             agent.steps = facts["steps"]
             reason = agent.learner.restore(agent, arrays, facts, checkpoint.rows, checkpoint.first)
             self.metrics.rewind(position(facts["position"]))
@@ -295,7 +297,7 @@ def resume(
             for directory in directories:
                 held.enter_context(directory.lock())
         if finished():  # by now: another process may have held the lock
-            return [files.load_agent(directory.agent, prior=prior) for directory in directories]
+            return [files.load_agent(directory.agent, env, prior) for directory in directories]
         config = directories[0].config
         with files.believed_in_nothing(directories[0].path / "config.json"):
             agents = [build(directory.config, env, prior) for directory in directories]
@@ -313,6 +315,9 @@ def build(config: dict[str, Any], env: Any, prior: Any) -> Any:
     kind = files.class_of(config["algorithm"])
     agent = kind.__new__(kind)
     agent.world = enter(env) if env is not None else files.environment_of(config["env"])
+    if agent.world.n_envs != config["env"]["n_envs"]:
+        problem = f"the run was begun with {config['env']['n_envs']} environments, and {agent.world.n_envs} are given"
+        raise WrongAgentError(problem, "give as many")
     agent.build(agent.world.spaces, config["seed"], files.read_settings(config["settings"], prior))
     return agent
 

@@ -68,7 +68,7 @@ RULES: dict[str, tuple[str, Any]] = {
     "batch_size": STEPS,
     "train_freq": STEPS,
     "n_steps": STEPS,
-    "policy_delay": STEPS,
+    "policy_delay": ("a whole number from 1 to 1000", lambda x: COUNT[1](x) and x <= 1000),
     "learning_starts": (f"a whole number from 0 to {MOST_STEPS}", lambda x: type(x) is int and 0 <= x <= MOST_STEPS),
     "gradient_steps": ("-1, or " + STEPS[0], lambda x: type(x) is int and (x == -1 or STEPS[1](x))),
     "tau": ("a number above 0 and at most 1", lambda x: is_number(x) and 0 < x <= 1),

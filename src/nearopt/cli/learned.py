@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nearopt.cli.output import print_table
 from nearopt.environments import TABLE
 from nearopt.runs.curves import read
@@ -46,7 +48,9 @@ def row_of(run: RunDirectory) -> dict[str, Any]:
     """One run: how far it is, and the last of what it measured."""
     table = table_of(run)
     row: dict[str, Any] = dict(run_dir=run.path, seed=run.config["seed"], finished=run.finished)
-    row["steps"], row["episodes"] = (int(table[name][-1]) if len(table.get(name, ())) else 0 for name in ROW)
+    row["steps"], row["episodes"] = (
+        int(np.nan_to_num(table[name][-1])) if len(table.get(name, ())) else 0 for name in ROW
+    )
     for name in ("return", "soft_return"):
         told = [value for value in table.get(name, ()) if not math.isnan(value)]
         row[name] = float(told[-1]) if told else None

@@ -15,7 +15,7 @@ import numpy as np
 from nearopt.runs.errors import CurveError, DamagedFileError
 from nearopt.runs.tensors import read_file
 
-MOST_BYTES = 1 << 26  # a million rows of ten columns
+MOST_BYTES = 1 << 28  # two million rows
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def read(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     table = np.empty((count - 1, len(names)))
     for index, line in zip(range(count - 1), lines, strict=False):  # the last line may have no end yet
         table[index] = parse(path, index + 2, line.rstrip("\n"), len(names))
-    back = np.flatnonzero(~(np.diff(table[:, 0], prepend=-np.inf) >= 0))
+    back = np.flatnonzero(~(np.diff(table[:, 0], prepend=-np.inf) >= 0) | ~np.isfinite(table[:, 0]))
     if len(back):
-        raise broken(path, int(back[0]) + 2, "its step is empty or comes before the last one")
+        raise broken(path, int(back[0]) + 2, "its step is empty, infinite or comes before the last one")
     return {name: table[:, index].copy() for index, name in enumerate(names)}
 
 

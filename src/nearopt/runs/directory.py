@@ -191,10 +191,13 @@ def complete(path: str | os.PathLike[str]) -> list[RunDirectory]:
     """`open_runs`; the seeds that a kill between two folders has left out are made, as the first one knows them all."""
     path = Path(path)
     if not (path / "config.json").exists() and (path / "seed-0/config.json").exists():
-        first = training_run(path / "seed-0").config
-        for number in range(first["seeds"]):
-            if not (path / f"seed-{number}/config.json").exists():
-                RunDirectory.create(path / f"seed-{number}", first | dict(seed=first["seed"] + number))
+        run = training_run(path / "seed-0")
+        first = run.config
+        missing = [n for n in range(first["seeds"]) if not (path / f"seed-{n}/config.json").exists()]
+        if missing:
+            with run.lock():  # who trains seed 0 may just be making the others
+                for number in missing:
+                    RunDirectory.create(path / f"seed-{number}", first | dict(seed=first["seed"] + number))
     return open_runs(path)
 
 
