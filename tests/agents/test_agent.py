@@ -103,10 +103,8 @@ def test_sb3_does_evaluate_an_agent(kind, id):
     agent = kind(id, seed=0, **SMALL)
     command = [str(PEERS), "-W", "ignore", "-c", EVALUATE, id]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sb3:
-        for line in sb3.stdout:
-            asked = json.loads(line)
-            if isinstance(asked, dict):
-                break
+        assert sb3.stdin and sb3.stdout
+        while isinstance(asked := json.loads(sb3.stdout.readline()), list):
             action, _ = agent.predict(*asked[0], **asked[1])
             print(json.dumps([action.tolist(), str(action.dtype)]), file=sb3.stdin, flush=True)
     assert len(asked["returns"]) == 3 and min(asked["lengths"]) >= 8 and np.isfinite(asked["returns"]).all()
