@@ -356,7 +356,7 @@ def test_a_loaded_agent_learns_on(tmp_path):
 
 def test_what_does_not_fit_is_refused(tmp_path):
     no.SoftDQN(Counting(), seed=0, **SMALL).save(tmp_path)
-    with pytest.raises(WrongAgentError, match="holds a 'SoftDQN'"):
+    with pytest.raises(WrongAgentError, match="holds a SoftDQN"):
         no.SAC.load(tmp_path)
     with pytest.raises(WrongAgentError, match="other observations or actions"):
         no.SoftDQN.load(tmp_path, env=Counting(actions=Discrete(3)))

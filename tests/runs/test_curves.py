@@ -46,7 +46,7 @@ def test_a_line_that_is_being_written_is_not_there_yet(tmp_path):
         ("step,a\n1,2\n\n3,4\n", "line 3"),
         ("step,a\n1,x\n", "line 2: '1,x' is no row of numbers"),
         ("step,a\n1,1_0\n", "line 2"),
-        ("step,a\n1,2\n5,2\n4,2\n", "line 4: its step is empty or comes before"),
+        ("step,a\n1,2\n5,2\n4,2\n", "line 4: its step is empty, infinite or comes before"),
         ("step,a\n1,2\n,2\n", "line 3: its step is empty"),
     ],
 )
