@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # id: (module of this package, class of the environment in JAX, steps until an episode is truncated)
 TABLE = {
     "nearopt/Pendulum-v0": ("pendulum", "Pendulum", 200),
+    "nearopt/MultiGoal-v0": ("multigoal", "MultiGoal", 30),
+    "nearopt/TwoCorridors-v0": ("corridors", "TwoCorridors", 60),
 }
 
 
