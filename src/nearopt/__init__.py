@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nearopt.agents.sac import SAC as SAC
     from nearopt.agents.session import resume as resume
     from nearopt.agents.soft_dqn import SoftDQN as SoftDQN
+    from nearopt.agents.sql import SQL as SQL
     from nearopt.behaviour.estimator import BehaviourModel as BehaviourModel
     from nearopt.behaviour.recovery import Recovery as Recovery
     from nearopt.behaviour.recovery import recover as recover
@@ -41,6 +42,7 @@ PUBLIC = {
     "Posterior": "nearopt.inference.posterior",
     "SAC": "nearopt.agents.sac",
     "SoftDQN": "nearopt.agents.soft_dqn",
+    "SQL": "nearopt.agents.sql",
     "Solution": "nearopt.planning.solve",
     "Trajectories": "nearopt.records.trajectories",
     "evaluate": "nearopt.planning.evaluation",

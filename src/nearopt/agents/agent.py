@@ -140,7 +140,7 @@ class Agent:
         """`state`: the arrays of a file, instead of new ones."""
         if spaces.discrete != self.method.discrete:
             has, needs = ("discrete actions", "a box") if spaces.discrete else ("actions in a box", "discrete ones")
-            others = "SoftDQN or DiscreteSAC" if spaces.discrete else "SAC"
+            others = "SoftDQN or DiscreteSAC" if spaces.discrete else "SAC or SQL"
             raise WrongAgentError(f"the environment has {has}, and {self.method.name} needs {needs}", f"take {others}")
         self.spaces, self.seed = spaces, whole("seed", seed, 0, MOST_SEED)
         self.settings = settle(self.method.settings, task_of(spaces), settings)

@@ -19,7 +19,7 @@ from nearopt.runs import tensors
 from nearopt.runs.errors import damaged
 
 NAME, FORMAT = "agent", 1
-CLASSES = {"SAC": "sac", "DiscreteSAC": "discrete_sac", "SoftDQN": "soft_dqn"}
+CLASSES = {"SAC": "sac", "DiscreteSAC": "discrete_sac", "SoftDQN": "soft_dqn", "SQL": "sql"}
 
 
 def class_of(name: Any) -> Any:

@@ -27,7 +27,7 @@ class Linear(eqx.Module):
 
 
 class MLP(eqx.Module):
-    """Linear layers with an activation between them. Rows of `x` (batch, i) are examples: a product of two matrices."""
+    """Linear layers with an activation between them. Rows of `x` (..., i) are examples: a product of two matrices."""
 
     layers: tuple[Linear, ...]
     activation: str = eqx.field(static=True)
@@ -39,19 +39,23 @@ class MLP(eqx.Module):
         layers = [Linear.init(i, o, k) for i, o, k in zip(sizes[:-1], sizes[1:], keys, strict=True)]
         return MLP(tuple(layers), activation)
 
-    def __call__(self, x: Float[Array, "batch i"]) -> Float[Array, "batch o"]:
+    def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
         for layer in self.layers[:-1]:
             x = ACTIVATIONS[self.activation](x @ layer.weight + layer.bias)
         return x @ self.layers[-1].weight + self.layers[-1].bias
 
 
+def networks(count: int, inputs: int, hidden: Sequence[int], outputs: int, activation: str, key: PRNGKeyArray) -> MLP:
+    """Several networks of one shape as one, with a leading axis: one batched product instead of many."""
+    return jax.vmap(lambda key: MLP.init(inputs, hidden, outputs, activation, key))(jax.random.split(key, count))
+
+
 def twins(inputs: int, hidden: Sequence[int], outputs: int, activation: str, key: PRNGKeyArray) -> MLP:
-    """Two networks of one shape as one, with a leading axis of two: one batched product instead of two products."""
-    return jax.vmap(lambda key: MLP.init(inputs, hidden, outputs, activation, key))(jax.random.split(key))
+    return networks(2, inputs, hidden, outputs, activation, key)
 
 
-def both(pair: MLP, x: Float[Array, "batch i"]) -> Float[Array, "2 batch o"]:
-    """What each of the twins says."""
+def both(pair: MLP, x: Float[Array, "*batch i"]) -> Float[Array, "n *batch o"]:
+    """What each of the twins says, or of however many there are."""
     return jax.vmap(lambda network: network(x))(pair)
 
 

@@ -8,8 +8,8 @@ Where public implementations differ there is a setting, with the paper's choice 
 p is the action prior, and enters all three lines.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,13 +22,9 @@ from nearopt.agents.agent import Agent, Method
 from nearopt.agents.distributions import Squashed, gaussian, squash
 from nearopt.agents.networks import MLP, both, descend, moments_of, polyak, twins
 from nearopt.agents.replay import Batch
-from nearopt.agents.settings import OffPolicy
+from nearopt.agents.settings import OffPolicy, choice
 from nearopt.agents.task import box_log_prior
 from nearopt.agents.temperature import temperature_loss
-
-
-def choice(default: str, *others: str) -> Any:
-    return field(default=default, metadata={"choices": (default, *others)})
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,18 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nearopt.agents.errors import SettingError
 from nearopt.agents.networks import ACTIVATIONS
 from nearopt.agents.task import Prior, Task, check_prior
 from nearopt.agents.temperature import read_ent_coef
+
+
+def choice(default: str, *others: str) -> Any:
+    """A setting that is one of these words."""
+    return field(default=default, metadata={"choices": (default, *others)})
 
 
 @dataclass(frozen=True)
@@ -59,17 +64,30 @@ COUNT = ("a whole number of at least 1", lambda x: type(x) is int and 1 <= x)
 STEPS = (f"a whole number from 1 to {MOST_STEPS}", lambda x: COUNT[1](x) and x <= MOST_STEPS)
 RATE = ("a number above 0", lambda x: is_number(x) and 0 < x < float("inf"))
 OWN_RATE = ("a number above 0, or 0 for learning_rate", lambda x: is_number(x) and 0 <= x < float("inf"))
+FEW = ("a whole number from 1 to 1000", lambda x: COUNT[1](x) and x <= 1000)
+WHOLE = (f"a whole number from 0 to {MOST_STEPS}", lambda x: type(x) is int and 0 <= x <= MOST_STEPS)
 RULES: dict[str, tuple[str, Any]] = {
     "learning_rate": RATE,
     "critic_learning_rate": OWN_RATE,
     "actor_learning_rate": OWN_RATE,
     "temperature_learning_rate": OWN_RATE,
+    "sampler_learning_rate": OWN_RATE,
+    "final_ent_coef": ("a number above 0, or 0 for none", OWN_RATE[1]),
+    "anneal_updates": WHOLE,
+    "noise_set": WHOLE,
+    "target_update_interval": STEPS,
+    "critics": FEW,
+    "components": FEW,
+    "value_samples": FEW,
+    "particles": ("an even number from 4 to 1000", lambda x: FEW[1](x) and x >= 4 and x % 2 == 0),
+    "bandwidth_scale": RATE,
+    "uniform_share": ("a number above 0 and below 1", lambda x: is_number(x) and 0 < x < 1),
     "buffer_size": COUNT,
     "batch_size": STEPS,
     "train_freq": STEPS,
     "n_steps": STEPS,
-    "policy_delay": ("a whole number from 1 to 1000", lambda x: COUNT[1](x) and x <= 1000),
-    "learning_starts": (f"a whole number from 0 to {MOST_STEPS}", lambda x: type(x) is int and 0 <= x <= MOST_STEPS),
+    "policy_delay": FEW,
+    "learning_starts": WHOLE,
     "gradient_steps": ("-1, or " + STEPS[0], lambda x: type(x) is int and (x == -1 or STEPS[1](x))),
     "tau": ("a number above 0 and at most 1", lambda x: is_number(x) and 0 < x <= 1),
     "gamma": ("a number from 0 to 1", lambda x: is_number(x) and 0 <= x <= 1),

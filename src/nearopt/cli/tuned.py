@@ -7,7 +7,7 @@ from typing import Any
 
 from nearopt.mdp.errors import ArgumentError
 
-ALGORITHMS = {"sac": "SAC", "discrete-sac": "DiscreteSAC", "soft-dqn": "SoftDQN"}  # name: class
+ALGORITHMS = {"sac": "SAC", "discrete-sac": "DiscreteSAC", "soft-dqn": "SoftDQN", "sql": "SQL"}  # name: class
 TABLES = Path(__file__).with_name("tuned")
 
 

@@ -65,7 +65,7 @@ class TwoCorridors(Environment):
         return Box(-SPEED, SPEED, (2,))
 
     def reset(self, key: Key[Array, ""]) -> Float[Array, "2"]:
-        return START + NOISE * jax.random.normal(key, (2,))
+        return jnp.asarray(START) + NOISE * jax.random.normal(key, (2,))
 
     def observe(self, state: Float[Array, "2"]) -> Float[Array, "2"]:
         return state
