@@ -43,9 +43,12 @@ def init(form: Form, hidden: tuple[int, ...], activation: str, key: PRNGKeyArray
 
 # ---------------------------------------------------------------- the network of noise
 def particles(network: MLP, observation: Float[Array, "batch size"], noise: Float[Array, "batch M A"]) -> Array:
-    """u = f(s, ξ), (batch, M, A)."""
+    """u = ξ + f(s, ξ), (batch, M, A): near the even policy from the start.
+
+    Particles that all begin in one place (f alone: the released code) all fall into one mode.
+    """
     shape = (*noise.shape[:2], observation.shape[-1])
-    return network(jnp.concatenate([jnp.broadcast_to(observation[:, None], shape), noise], axis=-1))
+    return noise + network(jnp.concatenate([jnp.broadcast_to(observation[:, None], shape), noise], axis=-1))
 
 
 class Proposal(NamedTuple):

@@ -1,7 +1,7 @@
 """Soft Q-learning with energy-based policies (Haarnoja et al. 2017, arXiv 1702.08165): π ∝ p exp(Q/τ) over a box.
 
 critic   y = r + γ (1 − terminated) V'(s'),   V(s) = τ log ∫ p(a|s) exp(Q(s, a)/τ) da       (eqs. 10 and 11)
-sampler  a = tanh f(s, ξ), moved by Stein's direction towards p exp(Q/τ)                    (eqs. 13 and 14)
+sampler  a = tanh(ξ + f(s, ξ)), moved by Stein's direction towards p exp(Q/τ)                    (eqs. 13 and 14)
 
 Where the released code (haarnoja/softqlearning) differs from the paper there is a setting. In both V rests on uniform
 actions, which fails above three dimensions; here they are a share of what a density near exp(Q/τ) proposes.
