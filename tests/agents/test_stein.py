@@ -25,25 +25,26 @@ def slope(f, x, width=1e-6):
 
 
 def slow_direction(fixed, moved, space, h):
-    """The formulas, particle by particle, with numerical derivatives."""
+    """The formulas, pair by pair, with numerical derivatives."""
+    return np.array([np.mean([slow_push(u, v, space, h) for u in fixed], axis=0) for v in moved])
+
+
+def slow_push(u, v, space, h):
+    """What one particle at u does to one at v."""
     log_q = lambda a: np.log(np.exp(-8 * ((a - 0.5) ** 2).sum()) + 0.5 * np.exp(-3 * ((a + 0.4) ** 2).sum()))
     k = lambda x, y: np.exp(-((x - y) ** 2).sum() / h)
-    out = np.zeros_like(moved)
-    for i, v in enumerate(moved):
-        for u in fixed:
-            if space == "unbounded":
-                log_p = lambda u: log_q(np.tanh(u)) + np.log(1 - np.tanh(u) ** 2).sum()
-                out[i] += k(u, v) * slope(log_p, u) + slope(lambda u: k(u, v), u)
-            elif space == "box":
-                x, y = np.tanh(u), np.tanh(v)
-                for j in range(len(x)):
-                    k_j = lambda x: (1 - x[j] ** 2) * (1 - y[j] ** 2) * k(x, y)
-                    out[i, j] += (k_j(x) * slope(log_q, x)[j] + slope(k_j, x)[j]) * (1 - y[j] ** 2)
-            else:
-                x, y = np.tanh(u), np.tanh(v)
-                log_p = lambda a: log_q(a) + np.log(1 - a**2 + 1e-6).sum()
-                out[i] += (k(x, y) * slope(log_p, x) + slope(lambda x: k(x, y), x)) * (1 - y**2)
-    return out / len(fixed)
+    if space == "unbounded":
+        log_p = lambda u: log_q(np.tanh(u)) + np.log(1 - np.tanh(u) ** 2).sum()
+        return k(u, v) * slope(log_p, u) + slope(lambda u: k(u, v), u)
+    x, y = np.tanh(u), np.tanh(v)
+    if space == "released":
+        log_p = lambda a: log_q(a) + np.log(1 - a**2 + 1e-6).sum()
+        return (k(x, y) * slope(log_p, x) + slope(lambda x: k(x, y), x)) * (1 - y**2)
+    push = np.zeros_like(x)
+    for j in range(len(x)):
+        k_j = lambda x, j=j: (1 - x[j] ** 2) * (1 - y[j] ** 2) * k(x, y)
+        push[j] = k_j(x) * slope(log_q, x)[j] + slope(k_j, x)[j]
+    return push * (1 - y**2)
 
 
 def width_of(x, y, rule):

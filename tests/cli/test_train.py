@@ -72,7 +72,7 @@ def test_default_folders():
 WRONG = [
     ("train sca Pendulum-v1", "there is no algorithm 'sca'; did you mean sac."),
     ("train SAC Pendulum-v1", "did you mean sac."),
-    ("train pcl Pendulum-v1", "there are sac, discrete-sac, soft-dqn."),
+    ("train pcl Pendulum-v1", "there are sac, discrete-sac, soft-dqn, sql."),
     ("train sac Pendulum-v1 --set lerning_rate=1", "'lerning_rate'; did you mean 'learning_rate'."),
     ("train sac Pendulum-v1 --set learning_rate=fast", "learning_rate='fast' is not a number above 0"),
     ("train sac Pendulum-v1 --set gamma", "--set has 'gamma'; write key=value"),

@@ -22,6 +22,7 @@ from nearopt.runs.errors import NotARunError
 from nearopt.runs.metrics import Metrics
 
 Callback = Callable[[int, dict[str, float]], bool | None]
+LEAST_ESS = 0.05  # share of the actions for V that count
 MOST_CHUNKS = 20_000  # files of transitions that one checkpoint can name
 
 
@@ -97,6 +98,7 @@ class Session:
         self.resumed: list[Checkpoint] = []
         self.held = contextlib.ExitStack()
         self.seen = self.end = 0
+        self.warned = False
 
     def __enter__(self) -> Self:
         return self
@@ -207,6 +209,7 @@ class Session:
         timing = dict(seconds=seconds, steps_per_second=(step - self.clocked) / max(seconds, 1e-9))
         self.clock, self.clocked = now, step
         rows = [agent.learner.monitor.row(agent.temperature) for agent in agents]
+        self.watch(step, rows)
         for row, run in zip(rows, self.runs, strict=False):
             run.metrics.write(step, row, timing)
         if self.bar is not None:
@@ -216,6 +219,15 @@ class Session:
         if answer is not None and not answer:  # NumPy's False as well
             self.finish(agents)
             raise StopTraining
+
+    def watch(self, step: int, rows: list[dict[str, float]]) -> None:
+        """Says once that the soft values rest on few of the actions that were drawn for them."""
+        least = min((row["ess"] for row in rows if "ess" in row), default=np.nan)
+        if least < LEAST_ESS and not self.warned:
+            self.warned = True
+            said = f"step {step}: the soft value rests on {least:.1%} of its actions"
+            mend = 'give more value_samples, another sampler ("mixture"), or a higher temperature'
+            warnings.warn(f"{said}, and is too low; {mend}", stacklevel=2)
 
     def finish(self, agents: list[Any]) -> None:
         for agent, run in zip(agents, self.runs, strict=False):

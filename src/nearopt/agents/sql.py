@@ -119,11 +119,15 @@ def init(settings: Settings, key: PRNGKeyArray) -> State:
 
 
 # ---------------------------------------------------------------- the functions
-def q_values(critic: MLP, observation: Float[Array, "batch size"], unit: Float[Array, "batch n A"]) -> Array:
-    """The least of the critics' Q, (batch, n)."""
+def q_values(settings: Settings, critic: MLP, observation: Float[Array, "batch size"], unit: Array) -> Array:
+    """The least of the critics' Q at actions (batch, n, A) in [−1, 1]^A → (batch, n).
+
+    The networks tell Q in units of the first temperature: equal tasks in other units learn alike. (The released code
+    scales the reward instead.)
+    """
     shape = (*unit.shape[:2], observation.shape[-1])
     rows = jnp.concatenate([jnp.broadcast_to(observation[:, None], shape), unit], axis=-1)
-    return both(critic, rows)[..., 0].min(axis=0)
+    return settings.initial_temperature * both(critic, rows)[..., 0].min(axis=0)
 
 
 def log_priors(settings: Settings, observation: Array, unit: Float[Array, "batch n A"]) -> Float[Array, "batch n"]:
@@ -156,22 +160,22 @@ def value(
     if settings.proposal == "fitted":
         xi = noise(settings, state.updates, (batch, settings.particles, size), first)
         proposal = samplers.proposal(settings.form, state.sampler, observation, xi)
-    energy = lambda unit: q_values(critic, observation, unit) / tau
+    energy = lambda unit: q_values(settings, critic, observation, unit) / tau
     prior = lambda unit: log_priors(settings, observation, unit)
     return integrate(energy, prior, proposal, (batch, count, size), settings.uniform_share, second)
 
 
 def critic_loss(critic: MLP, settings: Settings, batch: Batch, target: Float[Array, " batch"]) -> Float[Array, ""]:
-    """½ (Q_i − y)², averaged over the batch, summed over the critics."""
+    """½ (Q_i − y)² in units of the first temperature, averaged over the batch, summed over the critics."""
     rows = jnp.concatenate([batch.observation, settings.task.to_unit(batch.action)], axis=-1)
-    return 0.5 * ((both(critic, rows)[..., 0] - target) ** 2).mean(axis=1).sum()
+    return 0.5 * ((both(critic, rows)[..., 0] - target / settings.initial_temperature) ** 2).mean(axis=1).sum()
 
 
 def sampler_loss(sampler: MLP, settings: Settings, critic: MLP, temperature: Array, batch: Batch, xi: Array, key: Any):
     """What moves the sampler towards p exp(Q/τ), and how far it has to go."""
 
     def log_p(observation: Array, unit: Array) -> Array:
-        return q_values(critic, observation, unit) / temperature + log_priors(settings, observation, unit)
+        return q_values(settings, critic, observation, unit) / temperature + log_priors(settings, observation, unit)
 
     return samplers.ascent(settings.form, sampler, log_p, batch.observation, xi, key)
 
@@ -237,7 +241,7 @@ def act(
     count = settings.particles if deterministic else 1
     xi = noise(settings, state.updates, (batch, count, settings.task.action_size), first)
     unit = samplers.draw(settings.form, state.sampler, observation, xi, second)
-    energy = q_values(state.critic, observation, unit) / tau
+    energy = q_values(settings, state.critic, observation, unit) / tau
     if deterministic:
         best = (energy + log_priors(settings, observation, unit)).argmax(axis=1)
         return settings.task.to_box(jnp.take_along_axis(unit, best[:, None, None], axis=1)[:, 0]), jnp.zeros(batch)
@@ -253,7 +257,7 @@ def soft_value(settings: Settings, state: State, observation: Float[Array, "batc
 
 def action_values(settings: Settings, state: State, observation: Float[Array, "batch size"], action: Array) -> Array:
     """Q(s, a) of actions in the environment's units."""
-    return q_values(state.critic, observation, settings.task.to_unit(action)[:, None])[:, 0]
+    return q_values(settings, state.critic, observation, settings.task.to_unit(action)[:, None])[:, 0]
 
 
 class SQL(Agent):

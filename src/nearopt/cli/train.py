@@ -30,6 +30,7 @@ ALGO
   sac            actions in a box
   soft-dqn       discrete actions: soft Q-learning
   discrete-sac   discrete actions: an actor and two critics
+  sql            actions in a box: an energy-based policy, with all the modes that Q has
 
 ENV_ID
   An environment that Gymnasium knows, or one written in JAX, nearopt/Pendulum-v0: there the whole loop is compiled.
@@ -59,7 +60,7 @@ class Options:
     """Trains an agent: its experience teaches it the soft Bellman equation's solution."""
 
     algo: Annotated[str, tyro.conf.Positional, named("ALGO", "")]
-    """sac, soft-dqn or discrete-sac."""
+    """sac, soft-dqn, discrete-sac or sql."""
     env_id: Annotated[str, tyro.conf.Positional, named("ENV_ID", "")]
     """An environment, by its Gymnasium id."""
     total_timesteps: Annotated[int, named("N", "")]
