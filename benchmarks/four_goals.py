@@ -138,8 +138,8 @@ def main() -> None:
         f"{jax.local_device_count()} device ({jax.default_backend()}).",
         "",
         f"Even: seeds of which every goal gets 15 to 35 % of {ROLLOUTS:,} rollouts. Goals: seeds with more than 1 % at"
-        " 1, 2, 3, 4 of them. Apart: total variation to the exact policy at (−2.5, 0) / (0, 0) / (2.5, 2.5), median and worst"
-        " over seeds, and how many seeds stay within 0.1 at all three.",
+        " 1, 2, 3, 4 of them. Apart: total variation to the exact policy at (−2.5, 0) / (0, 0) / (2.5, 2.5), median and"
+        " worst over seeds, and how many seeds stay within 0.1 at all three.",
         "",
         "| agent | even | goals 1, 2, 3, 4 | apart, median | apart, worst | within 0.1 | seconds |",
         "|---|---:|---|---|---|---:|---:|",
