@@ -123,7 +123,7 @@ def test_annealing_is_even_in_the_logarithm():
 
 
 def test_the_noise_shrinks_to_one_vector():
-    agent = no.SQL("nearopt/MultiGoal-v0", noise_set=16, anneal_updates=4, **SMALL)
+    agent = no.SQL("nearopt/MultiGoal-v0", noise_set=16, final_ent_coef=0.1, anneal_updates=4, **SMALL)
     counts = []
     for updates in range(6):
         xi = sql.noise(agent.settings, jnp.int32(updates), (500, 2), jax.random.key(1))
@@ -143,7 +143,18 @@ def test_a_tuned_temperature_reaches_its_entropy():
 
 
 @pytest.mark.parametrize(
-    "wrong", [dict(particles=5), dict(sampler="flow"), dict(uniform_share=1.0), dict(critics=0), dict(noise_set=-1)]
+    "wrong",
+    [
+        dict(particles=5),
+        dict(sampler="flow"),
+        dict(uniform_share=1.0),
+        dict(critics=0),
+        dict(noise_set=-1),
+        dict(final_ent_coef=0.1),
+        dict(anneal_updates=5),
+        dict(ent_coef="auto", final_ent_coef=0.1, anneal_updates=5),
+        dict(noise_set=4, sampler="mixture"),
+    ],
 )
 def test_settings_that_there_are_not(wrong):
     with pytest.raises(SettingError, match=next(iter(wrong))):

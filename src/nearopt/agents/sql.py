@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from nearopt.agents import samplers
 from nearopt.agents.agent import Agent, Method
+from nearopt.agents.errors import SettingError
 from nearopt.agents.importance import Estimate, integrate
 from nearopt.agents.networks import MLP, both, descend, moments_of, networks, polyak
 from nearopt.agents.replay import Batch
@@ -69,6 +70,15 @@ class Settings(OffPolicy):
     proposal: str = choice("fitted", "uniform")
     uniform_share: float = 0.1
     noise_set: int = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.final_ent_coef) != bool(self.anneal_updates):
+            given = f"final_ent_coef={self.final_ent_coef} with anneal_updates={self.anneal_updates}"
+            raise SettingError(f"{given} anneals nothing", "give both, or neither")
+        if self.final_ent_coef and self.tuned:
+            raise SettingError(f"ent_coef={self.ent_coef!r} is tuned, not annealed", "start from a number")
+        if self.noise_set and self.sampler != "stein":
+            raise SettingError(f"noise_set={self.noise_set} is nothing to a mixture", 'take sampler="stein"')
 
     @property
     def entropy_target(self) -> float:
