@@ -89,7 +89,9 @@ def test_the_critics_slope_is_that_of_half_the_squares():
     batch = Batch(jnp.zeros((2, 2)), action, target, jnp.zeros((2, 2)), jnp.zeros(2))
     q = 3.0 * (np.asarray(action) @ [0.5, -2.0])
     expected = 0.5 * np.mean((q - [1.0, 2.0]) ** 2) / 9.0
-    assert float(sql.critic_loss(state.critic, settings, batch, target)) == pytest.approx(expected, rel=1e-5)
+    assert float(sql.critic_loss(state.critic, settings, state.scale, batch, target)) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def updated(agent, count):
@@ -207,3 +209,28 @@ def test_files_and_resume(tmp_path):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
     again = no.load_agent(tmp_path / "part" / "agent")
     assert isinstance(again, no.SQL) and again.soft_value([1.0, 1.0]) == whole.soft_value([1.0, 1.0])
+
+
+# ---------------------------------------------------------------- fine-tuning
+def test_fine_tuning_begins_with_the_networks(tmp_path):
+    first = no.SQL("nearopt/MultiGoal-v0", seed=3, ent_coef=4.0, **SMALL).learn(60)
+    first.save(tmp_path)
+    cooled = dict(ent_coef=2.0, final_ent_coef=0.5, anneal_updates=40, noise_set=8)
+    again = no.SQL.load(tmp_path, "nearopt/MultiGoal-v0", **cooled)
+    assert again.temperature == pytest.approx(2.0) and int(again.state.updates) == 0
+    at, action = [[1.0, 2.0]], [[0.5, -0.5]]
+    np.testing.assert_allclose(again.q_values(at, action), first.q_values(at, action), rtol=1e-6)
+    assert again.learn(40).temperature == pytest.approx(0.5)
+    actions, _ = again.predict(np.zeros((200, 2)))
+    assert len(np.unique(actions, axis=0)) == 1  # one vector of noise is left
+    again.save(tmp_path)
+    assert no.SQL.load(tmp_path).temperature == pytest.approx(0.5)
+
+
+def test_fine_tuning_cannot_change_the_networks(tmp_path):
+    no.SQL("nearopt/MultiGoal-v0", seed=3, **SMALL).save(tmp_path)
+    for wrong in (dict(net_arch=[32]), dict(sampler="mixture"), dict(critics=2), dict(activation="tanh")):
+        with pytest.raises(SettingError, match="asks for other networks"):
+            no.SQL.load(tmp_path, **wrong)
+    with pytest.raises(SettingError, match="no setting 'temperature'"):
+        no.SQL.load(tmp_path, temperature=2.0)

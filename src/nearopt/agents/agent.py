@@ -1,6 +1,7 @@
 """What every agent is to its user: `learn`, `predict`, `save`, `load`, with SB3's names."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -342,16 +343,42 @@ class Agent:
         files.save_agent(self, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path, env: Any = None, prior: Callable | None = None) -> Self:
+    def load(cls, folder: str | Path, env: Any = None, prior: Callable | None = None, **settings: Any) -> Self:
         """What `save` wrote; nothing in it is run. With `env` it can learn on. A prior that is a function is given too.
 
-        An example is that of `save`.
+        With other `settings` it learns anew from these networks: optimisers and the count of updates begin again, and
+        so does the temperature where `ent_coef` is among them.
 
         Raises:
             MissingFileError: there is none. DamagedFileError: any changed byte.
+            SettingError: a setting that does not exist, is out of range, or does not fit the networks.
             WrongAgentError: an agent of another class, or another environment's.
+
+        >>> import tempfile
+        >>> from nearopt import SAC
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     SAC("Pendulum-v1", seed=0, net_arch=[8], ent_coef=0.5).save(folder)
+        ...     SAC.load(folder, ent_coef=0.25).temperature
+        0.25
         """
-        return files.load_agent(Path(folder), env, prior, {cls.__name__: cls})
+        agent = files.load_agent(Path(folder), env, prior, {cls.__name__: cls})
+        if settings:
+            agent.renew(settings)
+        return agent
+
+    def renew(self, changes: Mapping[str, Any]) -> None:
+        """Other settings, the same networks; what belongs to learning begins again."""
+        saved = {f.name: getattr(self.settings, f.name) for f in fields(self.settings) if f.name != "task"}
+        settings = settle(self.method.settings, self.settings.task, saved | dict(changes))
+        fresh = init(self.method, settings, self.seed)
+        begins = {"updates"} | ({"log_temperature"} if "ent_coef" in changes else set())
+        kept = {f.name: getattr(self.state, f.name) for f in fields(fresh) if f.name not in begins}
+        kept = {name: part for name, part in kept.items() if not name.endswith("_moments")}
+        form = lambda tree: jax.tree.map(jax.numpy.shape, tree)
+        if any(form(part) != form(getattr(fresh, name)) for name, part in kept.items()):
+            raise SettingError(f"{dict(changes)} asks for other networks than the file's", "leave those settings out")
+        self.settings, self.state = settings, replace(fresh, **kept)
+        self.buffer = Replay(settings.task, settings.buffer_size)
 
 
 def learn(agents: list[Agent], session: Any) -> None:

@@ -105,6 +105,7 @@ class State(eqx.Module):
     critic: MLP  # with a leading axis: `critics` of them
     target: MLP
     sampler: MLP
+    scale: Float[Array, ""]  # the units of Q in which the critics tell it: the temperature they began with
     log_temperature: Float[Array, ""]
     critic_moments: optax.OptState
     sampler_moments: optax.OptState
@@ -125,19 +126,20 @@ def init(settings: Settings, key: PRNGKeyArray) -> State:
     sampler = samplers.init(settings.form, settings.net_arch, settings.activation, keys[1])
     log_temperature = jnp.log(jnp.float32(settings.initial_temperature))
     moments = moments_of(adam, critic), moments_of(climb, sampler), moments_of(adam, log_temperature)
-    return State(critic, critic, sampler, log_temperature, *moments, jnp.int32(0))
+    scale = jnp.float32(settings.initial_temperature)
+    return State(critic, critic, sampler, scale, log_temperature, *moments, jnp.int32(0))
 
 
 # ---------------------------------------------------------------- the functions
-def q_values(settings: Settings, critic: MLP, observation: Float[Array, "batch size"], unit: Array) -> Array:
+def q_values(scale: Array, critic: MLP, observation: Float[Array, "batch size"], unit: Array) -> Array:
     """The least of the critics' Q at actions (batch, n, A) in [−1, 1]^A → (batch, n).
 
-    The networks tell Q in units of the first temperature: equal tasks in other units learn alike. (The released code
-    scales the reward instead.)
+    The critics tell it in units of `scale`: equal tasks in other units learn alike. (The released code scales the
+    reward instead.)
     """
     shape = (*unit.shape[:2], observation.shape[-1])
     rows = jnp.concatenate([jnp.broadcast_to(observation[:, None], shape), unit], axis=-1)
-    return settings.initial_temperature * both(critic, rows)[..., 0].min(axis=0)
+    return scale * both(critic, rows)[..., 0].min(axis=0)
 
 
 def log_priors(settings: Settings, observation: Array, unit: Float[Array, "batch n A"]) -> Float[Array, "batch n"]:
@@ -170,22 +172,24 @@ def value(
     if settings.proposal == "fitted":
         xi = noise(settings, state.updates, (batch, settings.particles, size), first)
         proposal = samplers.proposal(settings.form, state.sampler, observation, xi)
-    energy = lambda unit: q_values(settings, critic, observation, unit) / tau
+    energy = lambda unit: q_values(state.scale, critic, observation, unit) / tau
     prior = lambda unit: log_priors(settings, observation, unit)
     return integrate(energy, prior, proposal, (batch, count, size), settings.uniform_share, second)
 
 
-def critic_loss(critic: MLP, settings: Settings, batch: Batch, target: Float[Array, " batch"]) -> Float[Array, ""]:
-    """½ (Q_i − y)² in units of the first temperature, averaged over the batch, summed over the critics."""
+def critic_loss(critic: MLP, settings: Settings, scale: Array, batch: Batch, target: Float[Array, " batch"]) -> Array:
+    """½ (Q_i − y)² in units of `scale`, averaged over the batch, summed over the critics."""
     rows = jnp.concatenate([batch.observation, settings.task.to_unit(batch.action)], axis=-1)
-    return 0.5 * ((both(critic, rows)[..., 0] - target / settings.initial_temperature) ** 2).mean(axis=1).sum()
+    return 0.5 * ((both(critic, rows)[..., 0] - target / scale) ** 2).mean(axis=1).sum()
 
 
-def sampler_loss(sampler: MLP, settings: Settings, critic: MLP, temperature: Array, batch: Batch, xi: Array, key: Any):
+def sampler_loss(
+    sampler: MLP, settings: Settings, scale: Array, critic: MLP, temperature: Array, batch: Batch, xi: Array, key: Any
+):
     """What moves the sampler towards p exp(Q/τ), and how far it has to go."""
 
     def log_p(observation: Array, unit: Array) -> Array:
-        return q_values(settings, critic, observation, unit) / temperature + log_priors(settings, observation, unit)
+        return q_values(scale, critic, observation, unit) / temperature + log_priors(settings, observation, unit)
 
     return samplers.ascent(settings.form, sampler, log_p, batch.observation, xi, key)
 
@@ -198,7 +202,7 @@ def update(settings: Settings, state: State, batch: Batch, key: PRNGKeyArray) ->
     temperature = jnp.exp(state.log_temperature)
     after = value(settings, state, state.target, batch.next_observation, settings.value_samples, first)
     target = batch.reward + settings.gamma * (1.0 - batch.terminated) * temperature * after.log_integral
-    loss, slope = jax.value_and_grad(critic_loss)(state.critic, settings, batch, target)
+    loss, slope = jax.value_and_grad(critic_loss)(state.critic, settings, state.scale, batch, target)
     critic, critic_moments = descend(adam, slope, state.critic_moments, state.critic)
     sampler, sampler_moments, gap = improve(settings, state, critic, batch, second)
 
@@ -208,7 +212,7 @@ def update(settings: Settings, state: State, batch: Batch, key: PRNGKeyArray) ->
     due = count % settings.target_update_interval == 0
     tracked = jax.tree.map(lambda new, old: jnp.where(due, new, old), tracked, state.target)
     moments = (critic_moments, sampler_moments, temperature_moments)
-    moved = State(critic, tracked, sampler, log_temperature, *moments, count)
+    moved = State(critic, tracked, sampler, state.scale, log_temperature, *moments, count)
     finite = (jnp.isfinite(loss) & jnp.isfinite(gap)).astype(jnp.float32)
     report = dict(
         critic_loss=loss, sampler_gap=gap, q=target.mean(), entropy=after.entropy.mean(), ess=after.ess.mean()
@@ -222,7 +226,7 @@ def improve(settings: Settings, state: State, critic: MLP, batch: Batch, key: PR
     shape = (batch.observation.shape[0], settings.particles, settings.task.action_size)
     xi = noise(settings, state.updates, shape, first)
     climb = jax.value_and_grad(sampler_loss, has_aux=True)
-    args = (settings, critic, jnp.exp(state.log_temperature), batch, xi, second)
+    args = (settings, state.scale, critic, jnp.exp(state.log_temperature), batch, xi, second)
     (_, gap), slope = climb(state.sampler, *args)
     return *descend(optimisers(settings)[1], slope, state.sampler_moments, state.sampler), gap
 
@@ -251,7 +255,7 @@ def act(
     count = settings.particles if deterministic else 1
     xi = noise(settings, state.updates, (batch, count, settings.task.action_size), first)
     unit = samplers.draw(settings.form, state.sampler, observation, xi, second)
-    energy = q_values(settings, state.critic, observation, unit) / tau
+    energy = q_values(state.scale, state.critic, observation, unit) / tau
     if deterministic:
         best = (energy + log_priors(settings, observation, unit)).argmax(axis=1)
         return settings.task.to_box(jnp.take_along_axis(unit, best[:, None, None], axis=1)[:, 0]), jnp.zeros(batch)
@@ -267,7 +271,7 @@ def soft_value(settings: Settings, state: State, observation: Float[Array, "batc
 
 def action_values(settings: Settings, state: State, observation: Float[Array, "batch size"], action: Array) -> Array:
     """Q(s, a) of actions in the environment's units."""
-    return q_values(settings, state.critic, observation, settings.task.to_unit(action)[:, None])[:, 0]
+    return q_values(state.scale, state.critic, observation, settings.task.to_unit(action)[:, None])[:, 0]
 
 
 class SQL(Agent):
