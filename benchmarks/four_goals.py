@@ -28,6 +28,7 @@ WHO = {
     "SQL, Stein": (no.SQL, {}),
     "SQL, mixture": (no.SQL, dict(sampler="mixture")),
     "SAC, temperature 10": (no.SAC, GAUSSIAN | dict(ent_coef=TEMPERATURE)),
+    "SAC, tuned temperature": (no.SAC, GAUSSIAN),
     "SAC, temperature 0.01": (no.SAC, GAUSSIAN | dict(ent_coef=0.01)),
 }
 
@@ -86,28 +87,38 @@ def row(name: str, seconds: float, found: np.ndarray, apart: np.ndarray) -> str:
     return f"| {name} | {even} | {goals} | {middle} | {worst} | {within} | {seconds:.0f} |"
 
 
-def picture(agents: dict[str, Any], file: Path) -> None:
-    """Trajectories of the first seed of each; then Q and the first one's actions at three states."""
+def picture(agents: dict[str, Any], grid: Grid, policy: np.ndarray, file: Path) -> None:
+    """Trajectories of the first seed of each; below the first one's Q and actions at three states, and exact ones."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, 4, figsize=(15, 7.6), layout="constrained")
+    figure, axes = plt.subplots(2, 5, figsize=(18, 7.6), layout="constrained")
     for ax, (name, agent) in zip(axes[0], agents.items(), strict=True):
         path, _ = rollouts(agent, 40, 3)
         ax.plot(path[..., 0], path[..., 1], color="C0", alpha=0.5, lw=0.9)
         ax.plot(*GOALS.T, "o", color="C3", ms=9)
         ax.set(title=name, xlim=(-7, 7), ylim=(-7, 7), aspect="equal", xlabel="x")
-    first, nodes = next(iter(agents.values())), np.linspace(-1, 1, 41)
+    (name, first), nodes, levels = next(iter(agents.items())), np.linspace(-1, 1, 41), np.arange(-8, 0.5, 0.5)
     actions = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 2)
+    look = dict(levels=levels, cmap="Greys_r", extend="min")
     for ax, state in zip(axes[1], STATES, strict=False):
         q = first.q_values(np.repeat([state], len(actions), axis=0), actions).reshape(41, 41)
-        ax.contourf(nodes, nodes, (q.T - q.max()) / TEMPERATURE, levels=np.arange(-8, 0.5, 0.5), cmap="Greys_r")
+        ax.contourf(nodes, nodes, (q.T - q.max()) / TEMPERATURE, **look)
         drawn, _ = first.predict(np.repeat([state], 300, axis=0))
         ax.plot(*drawn.T, ".", color="C0", ms=4)
-        ax.set(title=f"at {state}: Q/τ less its maximum, 300 actions", xlabel="x velocity", aspect="equal")
+        ax.set(title=f"{name} at {state}: Q/τ, actions")
+    nodes, rng = np.linspace(-1, 1, 2 * CELLS + 1), np.random.default_rng(4)
+    for ax, state in zip(axes[1, 3:], STATES[1:], strict=True):
+        row = policy[grid.nearest(state)]
+        shown = np.log(row / row.max()).reshape(len(nodes), len(nodes))
+        ax.contourf(nodes, nodes, shown.T, **look)
+        drawn = grid.actions[rng.choice(len(row), 300, p=row / row.sum())]
+        ax.plot(*(drawn + rng.uniform(-0.5 / CELLS, 0.5 / CELLS, drawn.shape)).clip(-1, 1).T, ".", color="C1", ms=4)
+        ax.set(title=f"exact at {state}: log π, actions")
+    for ax in axes[1]:
+        ax.set(xlabel="x velocity", aspect="equal", xlim=(-1, 1), ylim=(-1, 1))
     axes[0, 0].set_ylabel("y")
     axes[1, 0].set_ylabel("y velocity")
-    axes[1, 3].axis("off")
-    figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=100)
 
 
 def main() -> None:
@@ -129,7 +140,7 @@ def main() -> None:
     if options.save is None:
         return
     matplotlib.use("Agg")
-    picture(firsts, options.save.with_suffix(".png"))
+    picture(firsts, grid, policy, options.save.with_suffix(".png"))
     head = [
         f"# Four goals: {options.seeds} seeds of {options.steps:,} steps",
         "",

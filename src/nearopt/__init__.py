@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nearopt import functional as functional
+    from nearopt.agents.composition import Composition as Composition
+    from nearopt.agents.composition import compose as compose
     from nearopt.agents.discrete_sac import DiscreteSAC as DiscreteSAC
     from nearopt.agents.files import load_agent as load_agent
+    from nearopt.agents.pcl import PCL as PCL
     from nearopt.agents.sac import SAC as SAC
     from nearopt.agents.session import resume as resume
     from nearopt.agents.soft_dqn import SoftDQN as SoftDQN
+    from nearopt.agents.soft_pg import SoftPG as SoftPG
     from nearopt.agents.sql import SQL as SQL
     from nearopt.behaviour.estimator import BehaviourModel as BehaviourModel
     from nearopt.behaviour.recovery import Recovery as Recovery
@@ -34,6 +38,7 @@ __version__ = "0.1.0"
 
 PUBLIC = {
     "BehaviourModel": "nearopt.behaviour.estimator",
+    "Composition": "nearopt.agents.composition",
     "DiscreteSAC": "nearopt.agents.discrete_sac",
     "Evaluation": "nearopt.planning.evaluation",
     "Ledger": "nearopt.inference.ledger",
@@ -42,11 +47,14 @@ PUBLIC = {
     "Posterior": "nearopt.inference.posterior",
     "SAC": "nearopt.agents.sac",
     "SoftDQN": "nearopt.agents.soft_dqn",
+    "PCL": "nearopt.agents.pcl",
     "SQL": "nearopt.agents.sql",
+    "SoftPG": "nearopt.agents.soft_pg",
     "Solution": "nearopt.planning.solve",
     "Trajectories": "nearopt.records.trajectories",
     "evaluate": "nearopt.planning.evaluation",
     "Recovery": "nearopt.behaviour.recovery",
+    "compose": "nearopt.agents.composition",
     "functional": "nearopt.functional",
     "infer": "nearopt.inference.posterior",
     "ledger": "nearopt.inference.ledger",

@@ -179,7 +179,7 @@ def test_windows_do_not_lead_from_one_call_into_the_next():
     settings = SMALL | dict(n_steps=4, learning_starts=400, batch_size=200)
     world = Tabular(no.MDP.from_grid("S...G"), max_episode_steps=1_000)
     agent = no.SoftDQN(world, seed=0, buffer_size=400, **settings).learn(7).learn(7).learn(30)
-    program = compiled.Program(agent.method, agent.settings, world, agent.learner.monitor.names, 0)
+    program = compiled.Program(agent.method, agent.settings, world, agent.learner.monitor.names, 0, 1)
     ring = {name: jnp.asarray(column) for name, column in agent.buffer.rows.items()}
     assert [int(n) for n in np.flatnonzero(agent.buffer.rows["back"][:44] == 0)][:3] == [0, 7, 14]
     batch = compiled.sample(program, ring, 0, 44)
@@ -282,7 +282,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(SettingError, match="seed is -1"):
         no.SAC("Pendulum-v1", seed=-1)
     with pytest.raises(SettingError, match="n_envs is 4, and the environment is 1"):
-        no.SAC("nearopt/Pendulum-v0", n_envs=4)
+        no.SAC(gymnasium.make("Pendulum-v1"), n_envs=4)
     with pytest.raises(SettingError, match="the environment is made"):
         no.SAC(gymnasium.make("Pendulum-v1"), env_kwargs=dict(g=1.0))
     agent = no.SAC("Pendulum-v1", **SMALL)

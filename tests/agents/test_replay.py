@@ -17,14 +17,14 @@ TASK = Task(1, num_actions=3)
 class Story:
     """Streams of random episodes. Every transition is (stream, its number in the stream), told by its observation."""
 
-    def __init__(self, streams, seed):
-        self.rng, self.streams = np.random.default_rng(seed), streams
+    def __init__(self, streams, seed, real=0.8):
+        self.rng, self.streams, self.real = np.random.default_rng(seed), streams, real
         self.lists = [[] for _ in range(streams)]  # transitions of each stream: (id, next id, terminated, ended)
         self.order, self.id = [], 0
 
     def tell(self, replay, rounds):
         for _ in range(rounds):
-            real = self.rng.random(self.streams) < 0.8
+            real = self.rng.random(self.streams) < self.real
             ended = self.rng.random(self.streams) < 0.25
             terminated = ended & (self.rng.random(self.streams) < 0.5)
             ids = self.id + np.arange(self.streams)
@@ -117,14 +117,16 @@ def rng():
     return np.random.default_rng(8)
 
 
-def test_windows_of_the_compiled_loop_are_the_same():
+@pytest.mark.parametrize("streams", [1, 3])
+def test_windows_of_the_compiled_loop_are_the_same(streams):
+    """There every step of every stream is one."""
     settings = Settings(TASK, n_steps=4, batch_size=512, gradient_steps=2)
     for capacity, told in ((16, 10), (16, 16), (16, 41), (64, 41)):
-        replay, story = Replay(TASK, capacity), Story(1, 12)
+        replay, story = Replay(TASK, capacity), Story(streams, 12, real=1.0)
         story.tell(replay, told)
         ring = {name: jnp.asarray(column) for name, column in replay.rows.items()}
         offset = 5
-        program = Program(None, settings, None, (), offset)
+        program = Program(None, settings, None, (), offset, streams)
         batches = sample(program, ring, 0, replay.inserted + offset)
         assert batches.reward.shape == (2, 512)
         for u in range(2):
@@ -135,14 +137,15 @@ def test_windows_of_the_compiled_loop_are_the_same():
 
 
 def test_the_form_of_a_batch():
-    empty = batch_shape(TASK, (8,), 3)
+    settings = Settings(TASK, n_steps=3)
+    empty = batch_shape(settings, (8,))
     replay, story = Replay(TASK, 10), Story(1, 1)
     story.tell(replay, 9)
     batch = replay.sample(rng(), 8, 3)
     assert isinstance(empty, Batch) and isinstance(empty.later, Later)
     form = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     assert form(empty) == form(batch)
-    assert batch_shape(TASK, (2, 8), 3).later.on.shape == (2, 8, 2)
+    assert batch_shape(settings, (2, 8)).later.on.shape == (2, 8, 2)
     assert set(columns(TASK)) == set(replay.rows)
 
 

@@ -132,7 +132,7 @@ def test_names_that_do_not_exist():
     for given, said in (
         (dict(learning_rat=1), "there is no setting 'learning_rat'; did you mean 'learning_rate'"),
         (dict(n_steps=3), "there is no setting 'n_steps'"),
-        (dict(task=BOX), "there is no setting 'task'; there are learning_rate, buffer_size,"),
+        (dict(task=BOX), "there is no setting 'task'; there are learning_rate, gamma,"),
         (dict(policy_kwargs=dict(log_std_init=-3)), "policy_kwargs has no 'log_std_init'"),
         (dict(policy_kwargs=[256]), r"policy_kwargs=\[256\] is no dictionary"),
     ):

@@ -61,7 +61,7 @@ def closed(weights):
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_the_value_of_a_linear_q(sampler, proposal, temperature):
     settings, state = linear([0.5, -2.0], sampler=sampler, proposal=proposal, ent_coef=temperature)
-    found = sql.value(settings, state, state.critic, jnp.zeros((3, 2)), 20_000, jax.random.key(0))
+    found = sql.value(settings, state, state.q, jnp.zeros((3, 2)), 20_000, jax.random.key(0))
     np.testing.assert_allclose(found.log_integral, closed([0.5, -2.0]), atol=0.03)  # Q/τ does not change with τ₀
     agent_value = sql.soft_value(settings, state, jnp.zeros((2, 2)))
     np.testing.assert_allclose(agent_value, temperature * closed([0.5, -2.0]), atol=0.3 * temperature)
@@ -69,7 +69,7 @@ def test_the_value_of_a_linear_q(sampler, proposal, temperature):
 
 def test_a_uniform_prior_takes_its_volume_off():
     settings, state = linear([0.5, -2.0], prior="uniform")
-    found = sql.value(settings, state, state.critic, jnp.zeros((3, 2)), 20_000, jax.random.key(0))
+    found = sql.value(settings, state, state.q, jnp.zeros((3, 2)), 20_000, jax.random.key(0))
     np.testing.assert_allclose(found.log_integral, closed([0.5, -2.0]) - np.log(4), atol=0.03)
 
 

@@ -72,7 +72,7 @@ def test_default_folders():
 WRONG = [
     ("train sca Pendulum-v1", "there is no algorithm 'sca'; did you mean sac."),
     ("train SAC Pendulum-v1", "did you mean sac."),
-    ("train pcl Pendulum-v1", "there are sac, discrete-sac, soft-dqn, sql."),
+    ("train ppo Pendulum-v1", "there are sac, discrete-sac, soft-dqn, sql, soft-pg, pcl."),
     ("train sac Pendulum-v1 --set lerning_rate=1", "'lerning_rate'; did you mean 'learning_rate'."),
     ("train sac Pendulum-v1 --set learning_rate=fast", "learning_rate='fast' is not a number above 0"),
     ("train sac Pendulum-v1 --set gamma", "--set has 'gamma'; write key=value"),
@@ -86,7 +86,6 @@ WRONG = [
     ("train sac Pendulum-v1 --total-timesteps 0", "--total-timesteps is 0"),
     ("train sac Pendulum-v1 --log-every 0", "--log-every is 0"),
     ("train sac Pendulum-v1 --seed -1", "--seed is -1"),
-    ("train sac nearopt/Pendulum-v0 --n-envs 2", "train more --seeds at once"),
     ("train sac Pendulum-v1 --seeds 2 --wandb x", "--wandb follows one run"),
     ("train sac antigravity:Pendulum-v1 --seeds 2", "no file may import antigravity"),
     ("train sac Pendulum-v1 --wandb x", "Weights & Biases is not installed"),

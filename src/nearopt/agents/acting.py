@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nearopt.agents.agent import Method
-from nearopt.agents.settings import OffPolicy
+from nearopt.agents.settings import Settings
 from nearopt.agents.task import box_log_prior, discrete_log_prior
 
 
@@ -18,13 +18,13 @@ class Choice(NamedTuple):
     bonus: Any
 
 
-def choose(method: Method, settings: OffPolicy, state: Any, observation: Any, key: Any) -> Choice:
+def choose(method: Method, settings: Settings, state: Any, observation: Any, key: Any) -> Choice:
     """The policy's."""
     action, cost = method.act(settings, state, observation, key, False)
     return Choice(action, -jnp.exp(state.log_temperature) * cost)
 
 
-def guess(settings: OffPolicy, state: Any, observation: Any, key: Any) -> Choice:
+def guess(settings: Settings, state: Any, observation: Any, key: Any) -> Choice:
     """Drawn uniformly from all actions that the prior allows; what they are worth is that of this uniform policy."""
     task, prior = settings.task, settings.prior
     if task.num_actions:

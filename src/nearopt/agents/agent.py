@@ -14,7 +14,7 @@ from nearopt.agents import files
 from nearopt.agents.errors import NoEnvironmentError, ObservationError, SettingError, WrongAgentError
 from nearopt.agents.keys import NETWORKS, PREDICT, key_for
 from nearopt.agents.replay import Replay, Transitions
-from nearopt.agents.settings import OffPolicy, settle, whole
+from nearopt.agents.settings import OffPolicy, OnPolicy, Settings, settle, whole
 from nearopt.agents.task import Task
 from nearopt.environments import functional
 from nearopt.environments.spaces import Spaces
@@ -28,8 +28,8 @@ class Method(NamedTuple):
     """An algorithm: the pure functions of its file. Each takes the settings first; observations come in batches."""
 
     name: str
-    discrete: bool
-    settings: type[OffPolicy]
+    discrete: bool | None  # None: either
+    settings: type[OffPolicy] | type[OnPolicy]
     init: Callable  # (settings, key) → state
     act: Callable  # (settings, state, observation, key, deterministic) → action, log π/p
     update: Callable  # (settings, state, batch, key) → state, metrics
@@ -38,26 +38,26 @@ class Method(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 5))
-def act(method: Method, settings: OffPolicy, state: Any, observation: Any, key: Any, deterministic: bool) -> Any:
+def act(method: Method, settings: Settings, state: Any, observation: Any, key: Any, deterministic: bool) -> Any:
     return method.act(settings, state, observation, key, deterministic)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def soft_value(method: Method, settings: OffPolicy, state: Any, observation: Any) -> Any:
+def soft_value(method: Method, settings: Settings, state: Any, observation: Any) -> Any:
     return method.soft_value(settings, state, observation)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def q_values(method: Method, settings: OffPolicy, state: Any, observation: Any, action: Any) -> Any:
+def q_values(method: Method, settings: Settings, state: Any, observation: Any, action: Any) -> Any:
     return method.q_values(settings, state, observation, action)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def init(method: Method, settings: OffPolicy, seed: Any) -> Any:
+def init(method: Method, settings: Settings, seed: Any) -> Any:
     return method.init(settings, key_for(seed, NETWORKS))
 
 
-def shape_of(method: Method, settings: OffPolicy) -> Any:
+def shape_of(method: Method, settings: Settings) -> Any:
     """The shapes and types of an agent's state."""
     return jax.eval_shape(partial(method.init, settings), jax.random.key(0))
 
@@ -79,7 +79,7 @@ def enter(env: Any, kwargs: Mapping[str, Any] | None = None, n_envs: int = 1) ->
     id = env if isinstance(env, str) else None
     written = functional(env, kwargs) if isinstance(env, str) else env if is_functional(env) else None
     if written is not None:
-        return World(None, written, Spaces(written.observation_space, written.action_space), id, kwargs)
+        return World(None, written, Spaces(written.observation_space, written.action_space), id, kwargs, n_envs)
     if isinstance(env, str):
         streams = make(env, kwargs, n_envs)
         return World(streams, None, streams.spaces, id, kwargs, streams.num)
@@ -139,7 +139,7 @@ class Agent:
         self, spaces: Spaces, seed: int, settings: Mapping[str, Any], state: Mapping[str, np.ndarray] | None = None
     ) -> None:
         """`state`: the arrays of a file, instead of new ones."""
-        if spaces.discrete != self.method.discrete:
+        if self.method.discrete not in (None, spaces.discrete):
             has, needs = ("discrete actions", "a box") if spaces.discrete else ("actions in a box", "discrete ones")
             others = "SoftDQN or DiscreteSAC" if spaces.discrete else "SAC or SQL"
             raise WrongAgentError(f"the environment has {has}, and {self.method.name} needs {needs}", f"take {others}")
@@ -149,10 +149,15 @@ class Agent:
             self.state = init(self.method, self.settings, self.seed)
         else:  # nothing is made before it is known to be of the size that the settings claim
             self.state = files.from_tensors(shape_of(self.method, self.settings), state)
-        self.buffer = Replay(self.settings.task, self.settings.buffer_size)
+        self.forget()
         self.steps = 0  # transitions learned from, over all calls of learn
         self.predictions = 0
         self.learner: Any = None  # where learning stands in its environment; made by the first learn
+
+    def forget(self) -> None:
+        """An empty buffer."""
+        num = self.world.n_envs if self.world else 1
+        self.buffer = Replay(self.settings.task, self.settings.capacity(num))
 
     @classmethod
     def preset(cls, name: str | None) -> dict[str, Any]:
@@ -378,7 +383,7 @@ class Agent:
         if any(form(part) != form(getattr(fresh, name)) for name, part in kept.items()):
             raise SettingError(f"{dict(changes)} asks for other networks than the file's", "leave those settings out")
         self.settings, self.state = settings, replace(fresh, **kept)
-        self.buffer = Replay(settings.task, settings.buffer_size)
+        self.forget()
 
 
 def learn(agents: list[Agent], session: Any) -> None:

@@ -17,19 +17,19 @@ from nearopt.agents.acting import choose, guess
 from nearopt.agents.agent import Agent, Method
 from nearopt.agents.keys import BEGIN, key_for, keys_of
 from nearopt.agents.monitor import Monitor
-from nearopt.agents.replay import Batch, Later
+from nearopt.agents.replay import Batch, Later, in_order
 from nearopt.agents.session import Session
-from nearopt.agents.settings import OffPolicy
+from nearopt.agents.settings import Settings
 from nearopt.agents.training import again, report_names, updates
 
 LEAST = 2**14  # transitions in a ring
 
 
 class Place(NamedTuple):
-    """Where one agent is: the environment's state, and (return, soft return, length) of the episode so far."""
+    """Where one agent is, in each of its streams: the environment's state, and what the episode brought so far."""
 
-    state: Any
-    running: Any
+    state: Any  # with a leading axis: streams
+    running: Any  # (streams, 3): return, soft return, length
 
 
 class Learned(NamedTuple):
@@ -52,13 +52,14 @@ class Carry(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What a step does not change. `offset`: transition number n came at step n + offset."""
+    """What a step does not change. `offset`: transition number n came at step n + offset. `num` streams."""
 
     method: Method
-    settings: OffPolicy
+    settings: Settings
     environment: Any
     names: tuple[str, ...]
     offset: int
+    num: int
 
 
 class Learner:
@@ -66,9 +67,10 @@ class Learner:
 
     def __init__(self, agent: Agent):
         assert agent.world is not None
-        environment = agent.world.environment
-        self.world = Place(environment.reset(key_for(agent.seed, BEGIN, agent.steps)), jnp.zeros(3))
-        self.monitor = Monitor(1, report_names(agent))
+        environment, num = agent.world.environment, agent.world.n_envs
+        begun = jax.vmap(environment.reset)(each(key_for(agent.seed, BEGIN, agent.steps), num))
+        self.world = Place(begun, jnp.zeros((num, 3)))
+        self.monitor = Monitor(num, report_names(agent))
         self.offset = agent.steps - agent.buffer.inserted
 
     def capture(self, agent: Agent) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -84,50 +86,57 @@ class Learner:
         self.offset = agent.steps - agent.buffer.inserted
 
 
+def each(key: Any, num: int) -> Any:
+    """A key for every stream (num,)."""
+    return key[None] if num == 1 else jax.random.split(key, num)
+
+
 # ---------------------------------------------------------------- one step of one agent
 def interact(program: Program, carry: Carry, seed: Any, step: Any) -> Carry:
-    """Acts once, and remembers what came of it."""
-    method, settings, environment, _, offset = program
+    """Acts once in every stream, and remembers what came of it."""
+    method, settings, environment, _, offset, num = program
     keys = keys_of(seed, step)
-    before = environment.observe(carry.world.state)[None]
+    before = jax.vmap(environment.observe)(carry.world.state)
     chosen = lambda: choose(method, settings, carry.learned.state, before, keys.action)
     guessed = lambda: guess(settings, carry.learned.state, before, keys.guess)
     choice = jax.lax.cond(step < settings.learning_starts, guessed, chosen) if settings.learning_starts else chosen()
-    after, reward, terminated = environment.step(keys.move, carry.world.state, choice.action[0])
-    running = carry.world.running + jnp.stack([reward, reward + choice.bonus[0], 1.0])
-    ended = terminated | (running[2] >= environment.max_episode_steps)
-    row = dict(
-        observation=before[0],
-        action=choice.action[0],
+    after, reward, terminated = jax.vmap(environment.step)(each(keys.move, num), carry.world.state, choice.action)
+    running = carry.world.running + jnp.stack([reward, reward + choice.bonus, jnp.ones(num)], axis=1)
+    ended = terminated | (running[:, 2] >= environment.max_episode_steps)
+    rows = dict(
+        observation=before,
+        action=choice.action,
         reward=reward,
-        next_observation=environment.observe(after),
+        next_observation=jax.vmap(environment.observe)(after),
         terminated=terminated,
         ended=ended,
-        back=(carry.world.running[2] > 0).astype(jnp.int32),
+        back=jnp.where(carry.world.running[:, 2] > 0, num, 0),
     )
-    slot = (step - offset) % carry.ring["reward"].shape[0]
-    ring = {name: column.at[slot].set(row[name]) for name, column in carry.ring.items()}
-    begun = environment.reset(keys.reset)
-    world = Place(
-        jax.tree.map(lambda new, old: jnp.where(ended, new, old), begun, after), jnp.where(ended, 0.0, running)
-    )
-    finished = carry.finished + jnp.where(ended, running, 0.0)
-    return carry._replace(world=world, ring=ring, finished=finished, episodes=carry.episodes + ended.astype(jnp.int32))
+    slots = (step - offset + jnp.arange(num)) % carry.ring["reward"].shape[0]
+    ring = {name: column.at[slots].set(rows[name]) for name, column in carry.ring.items()}
+    begun = jax.vmap(environment.reset)(each(keys.reset, num))
+    anew = lambda new, old: jnp.where(ended.reshape(num, *[1] * (old.ndim - 1)), new, old)
+    world = Place(jax.tree.map(anew, begun, after), anew(0.0, running))
+    finished = carry.finished + jnp.where(ended[:, None], running, 0.0).sum(axis=0)
+    return carry._replace(world=world, ring=ring, finished=finished, episodes=carry.episodes + ended.sum())
 
 
 def sample(program: Program, ring: dict[str, Any], seed: Any, step: Any) -> Batch:
     """The batches of the updates after this step: (updates, batch, ...), windows as in `Replay.sample`."""
     settings, capacity = program.settings, ring["reward"].shape[0]
-    count = settings.gradient_steps if settings.gradient_steps > 0 else settings.train_freq
     newest = step - 1 - program.offset
+    if settings.on_policy:  # all of it
+        slots = (newest + 1 + jnp.arange(capacity)) % capacity
+        return in_order({name: column[slots][None] for name, column in ring.items()})
+    count = settings.gradient_steps if settings.gradient_steps > 0 else settings.train_freq * program.num
     held = jnp.minimum(newest + 1, capacity)
     slots = jax.random.randint(keys_of(seed, step).sample, (count, settings.batch_size), 0, held)
     last, later = slots, None
-    if settings.n_steps > 1:
+    if settings.window > 1:
         at, on, inside = [], [], True
-        for _ in range(settings.n_steps - 1):
-            following = (last + 1) % capacity
-            inside = inside & (last != newest % capacity) & (ring["back"][following] == 1)
+        for _ in range(settings.window - 1):
+            following = (last + program.num) % capacity
+            inside = inside & ((newest - last) % capacity >= program.num) & (ring["back"][following] > 0)
             last = jnp.where(inside, following, last)
             at.append(last)
             on.append(inside)
@@ -153,20 +162,22 @@ def improve(program: Program, learned: Learned, ring: dict[str, Any], seed: Any,
 
 # ---------------------------------------------------------------- many steps of many agents
 @eqx.filter_jit
-def block(program: Program, carry: Carry, seeds: Any, first: Any, last: Any) -> Carry:
-    """The steps first, …, last − 1 of all agents (the leading axis of `carry` and `seeds`)."""
+def block(program: Program, carry: Carry, seeds: Any, first: Any, rounds: Any) -> Carry:
+    """`rounds` steps of every stream of all agents (the leading axis of `carry` and `seeds`), the first is `first`."""
     settings = program.settings
 
     def step(number: Any, carry: Carry) -> Carry:
-        carry = jax.vmap(partial(interact, program), in_axes=(0, 0, None))(carry, seeds, number)
+        begin, end = first + number * program.num, first + (number + 1) * program.num
+        carry = jax.vmap(partial(interact, program), in_axes=(0, 0, None))(carry, seeds, begin)
         learn = lambda learned: jax.vmap(partial(improve, program), in_axes=(0, 0, 0, None))(
-            learned, carry.ring, seeds, number + 1
+            learned, carry.ring, seeds, end
         )
-        due = (number + 1 > settings.learning_starts) & ((number + 1) % settings.train_freq == 0)
+        made = end - (program.offset if settings.on_policy else 0)  # a rollout is counted by what the buffer holds
+        due = (end > settings.learning_starts) & (made // program.num % settings.train_freq == 0)
         # The ring does not pass through the branch: there it would be copied.
         return carry._replace(learned=jax.lax.cond(due, learn, lambda learned: learned, carry.learned))
 
-    return jax.lax.fori_loop(first, last, step, carry)
+    return jax.lax.fori_loop(0, rounds, step, carry)
 
 
 def train(agents: list[Agent], session: Session) -> None:
@@ -177,17 +188,27 @@ def train(agents: list[Agent], session: Session) -> None:
     first = agents[0]
     assert first.world is not None
     program = Program(
-        first.method, first.settings, first.world.environment, first.learner.monitor.names, first.learner.offset
+        first.method,
+        first.settings,
+        first.world.environment,
+        first.learner.monitor.names,
+        first.learner.offset,
+        first.world.n_envs,
     )
     # A buffer that cannot fill is made smaller, to a power of 2: another call of `learn` then finds its program again.
-    capacity = min(first.settings.buffer_size, max(LEAST, 2 ** (session.end - program.offset - 1).bit_length()))
+    most = session.end - program.offset + program.num - 1
+    capacity = first.buffer.capacity
+    if not first.settings.on_policy:
+        capacity = min(capacity, max(LEAST, 2 ** (most - 1).bit_length()))
     seeds = jnp.asarray([agent.seed for agent in agents], jnp.uint32)
     carry = stack([start(agent, capacity) for agent in agents])
     while first.steps < session.end:
-        begin, end = first.steps, session.until()
-        after = block(program, carry, seeds, jnp.int32(begin), jnp.int32(end))
+        begin = first.steps
+        rounds = -(-(session.until() - begin) // program.num)
+        end = begin + rounds * program.num
+        after = block(program, carry, seeds, jnp.int32(begin), jnp.int32(rounds))
         if not np.asarray(after.learned.finite).all():
-            raise failed(program, agents, session, carry, seeds, begin, end)
+            raise failed(program, agents, session, carry, seeds, begin, rounds)
         for number, agent in enumerate(agents):
             absorb(agent, after, number, begin, end)
         carry = afresh(after)
@@ -230,14 +251,15 @@ def absorb(agent: Agent, after: Carry, number: int, begin: int, end: int) -> Non
     learner.monitor.add(*(np.asarray(part[number], float) for part in sums))
 
 
-def failed(program: Program, agents: list[Agent], session: Session, carry: Carry, seeds: Any, begin: int, end: int):
+def failed(program: Program, agents: list[Agent], session: Session, carry: Carry, seeds: Any, begin: int, rounds: int):
     """The error for a loss in this block that is not finite. All is deterministic: the step is found by repeating."""
-    good, bad = begin, end  # finite after `good` steps, not after `bad`
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        fine = np.asarray(block(program, carry, seeds, jnp.int32(begin), jnp.int32(middle)).learned.finite).all()
-        good, bad = (middle, bad) if fine else (good, middle)
-    before = block(program, carry, seeds, jnp.int32(begin), jnp.int32(good))
+    fine, wrong = 0, rounds  # finite after `fine` rounds, not after `wrong`
+    while wrong - fine > 1:
+        middle = (fine + wrong) // 2
+        finite = np.asarray(block(program, carry, seeds, jnp.int32(begin), jnp.int32(middle)).learned.finite).all()
+        fine, wrong = (middle, wrong) if finite else (fine, middle)
+    before = block(program, carry, seeds, jnp.int32(begin), jnp.int32(fine))
+    good, bad = begin + fine * program.num, begin + wrong * program.num
     moved = jax.vmap(partial(interact, program), in_axes=(0, 0, None))(before, seeds, good)
     batches = jax.vmap(partial(sample, program), in_axes=(0, 0, None))(moved.ring, seeds, bad)
     after = jax.vmap(partial(improve, program), in_axes=(0, 0, 0, None))(moved.learned, moved.ring, seeds, bad)

@@ -12,7 +12,7 @@ import numpy as np
 from nearopt.agents.agent import MOST_SEED, Agent, Method, World, act, enter
 from nearopt.agents.errors import WrongAgentError
 from nearopt.agents.keys import EVALUATE, key_for
-from nearopt.agents.settings import OffPolicy, whole
+from nearopt.agents.settings import Settings, whole
 from nearopt.environments.streams import Streams
 from nearopt.mdp.errors import NearoptError
 
@@ -103,7 +103,7 @@ def in_streams(agent: Agent, streams: Streams, episodes: int, seed: int, determi
 
 @eqx.filter_jit
 def in_jax(
-    method: Method, settings: OffPolicy, state: Any, environment: Any, key: Any, episodes: int, deterministic: bool
+    method: Method, settings: Settings, state: Any, environment: Any, key: Any, episodes: int, deterministic: bool
 ) -> Any:
     """(3, episodes), all at once: as many steps as the longest one has."""
     each = partial(jax.random.split, num=episodes)

@@ -16,10 +16,19 @@ from nearopt.agents.settings import MOST_STEPS, settle, to_json, whole
 from nearopt.environments.spaces import Spaces
 from nearopt.mdp.errors import NearoptError
 from nearopt.runs import tensors
+from nearopt.runs.directory import MOST_ENVS
 from nearopt.runs.errors import damaged
 
 NAME, FORMAT = "agent", 1
-CLASSES = {"SAC": "sac", "DiscreteSAC": "discrete_sac", "SoftDQN": "soft_dqn", "SQL": "sql"}
+CLASSES = {
+    "SAC": "sac",
+    "DiscreteSAC": "discrete_sac",
+    "SoftDQN": "soft_dqn",
+    "SQL": "sql",
+    "Composition": "composition",
+    "SoftPG": "soft_pg",
+    "PCL": "pcl",
+}
 
 
 def class_of(name: Any) -> Any:
@@ -135,7 +144,8 @@ def load_agent(folder: str | Path, env: Any = None, prior: Any = None, classes: 
     if env is not None:
         from nearopt.agents.agent import enter
 
-        agent.world = enter(env)
+        with believed_in_nothing(folder / f"{NAME}.json"):
+            agent.world = enter(env, n_envs=whole("n_envs", facts["env"]["n_envs"], most=MOST_ENVS))
         if agent.world.spaces.to_json() != facts.get("spaces"):
             raise WrongAgentError(
                 f"{folder} was trained with other observations or actions", "give it its own environment"
@@ -209,8 +219,8 @@ def repeat(folder: str | Path, name: str = "update", prior: Any = None) -> tuple
         settings = settle(method.settings, task_of(spaces), read_settings(facts["settings"], prior))
         seed, step = whole("seed", facts["seed"], 0, MOST_SEED), whole("step", facts["step"], 0, MOST_STEPS)
         state = from_tensors(shape_of(method, settings), part("state."))
-        size = (len(part("batch.")["reward"]), settings.batch_size)
-        batches = from_tensors(batch_shape(settings.task, size, settings.n_steps), part("batch."))
+        size = part("batch.")["reward"].shape
+        batches = from_tensors(batch_shape(settings, size), part("batch."))
         return state, again(method, settings, state, batches, seed, step)
 
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from nearopt.agents.errors import SettingError
+from nearopt.agents.settings import Settings
 from nearopt.agents.task import Task
 
 
@@ -34,6 +35,7 @@ class Batch(NamedTuple):
     next_observation: Any  # (batch, size)
     terminated: Any  # (batch,) float32
     later: Later | None = None
+    back: Any = None  # (batch,) int32, of all that a policy did: the stream's previous row is so many above, 0: none
 
 
 class Transitions(NamedTuple):
@@ -63,13 +65,20 @@ def columns(task: Task) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     )
 
 
-def batch_shape(task: Task, size: tuple[int, ...], n_steps: int) -> Batch:
+def batch_shape(settings: Settings, size: tuple[int, ...]) -> Batch:
     """The shapes and types of a batch, or of several: `size` is (..., batch)."""
-    form = lambda *lead: {n: jax.ShapeDtypeStruct((*lead, *s), t) for n, (s, t) in columns(task).items()}
-    rows, wide = form(*size), form(*size, n_steps - 1)
-    later = Later(wide["observation"], wide["action"], wide["reward"], wide["ended"]) if n_steps > 1 else None
-    terminated = rows["reward"]
-    return Batch(rows["observation"], rows["action"], rows["reward"], rows["next_observation"], terminated, later)
+    form = lambda *lead: {n: jax.ShapeDtypeStruct((*lead, *s), t) for n, (s, t) in columns(settings.task).items()}
+    rows, wide = form(*size), form(*size, settings.window - 1)
+    later = Later(wide["observation"], wide["action"], wide["reward"], wide["ended"]) if settings.window > 1 else None
+    terminated, back = rows["reward"], rows["back"] if settings.on_policy else None
+    return Batch(rows["observation"], rows["action"], rows["reward"], rows["next_observation"], terminated, later, back)
+
+
+def in_order(rows: Mapping[str, Any]) -> Batch:
+    """Columns in order of arrival as a batch."""
+    before, after = (rows[name] for name in ("observation", "next_observation"))
+    terminated = rows["terminated"].astype(np.float32)
+    return Batch(before, rows["action"], rows["reward"], after, terminated, None, rows["back"])
 
 
 class Replay:
@@ -157,6 +166,10 @@ class Replay:
             rows["terminated"].take(last).astype(np.float32),
             later,
         )
+
+    def everything(self) -> Batch:
+        """All that is here, oldest first."""
+        return in_order(self.since(self.oldest))
 
     def since(self, first: int) -> dict[str, np.ndarray]:
         """The columns of transitions number `first`, first + 1, …: what a checkpoint adds to those before."""

@@ -117,7 +117,7 @@ class Session:
         for agent in agents:
             _ = agent.buffer.rows  # is there as much memory? Before there are files
         if self.folder is not None:
-            self.check_chunks(agents[0].settings.buffer_size)
+            self.check_chunks(agents[0].buffer.capacity)
             folders = [self.folder] if len(agents) == 1 else [self.folder / f"seed-{i}" for i in range(len(agents))]
             resumes = how_it_resumes(agents[0].world)
             for agent, folder in zip(agents, folders, strict=True):
@@ -326,9 +326,10 @@ def build(config: dict[str, Any], env: Any, prior: Any) -> Any:
 
     kind = files.class_of(config["algorithm"])
     agent = kind.__new__(kind)
-    agent.world = enter(env) if env is not None else files.environment_of(config["env"])
-    if agent.world.n_envs != config["env"]["n_envs"]:
-        problem = f"the run was begun with {config['env']['n_envs']} environments, and {agent.world.n_envs} are given"
+    num = config["env"]["n_envs"]
+    agent.world = enter(env, n_envs=num) if env is not None else files.environment_of(config["env"])
+    if agent.world.n_envs != num:
+        problem = f"the run was begun with {num} environments, and {agent.world.n_envs} are given"
         raise WrongAgentError(problem, "give as many")
     agent.build(agent.world.spaces, config["seed"], files.read_settings(config["settings"], prior))
     return agent

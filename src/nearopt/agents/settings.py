@@ -18,26 +18,20 @@ def choice(default: str, *others: str) -> Any:
 
 
 @dataclass(frozen=True)
-class OffPolicy:
-    """What every agent with a replay buffer has. Names are SB3's."""
+class Shared:
+    """What every agent has. Names are SB3's."""
 
     task: Task
     learning_rate: float = 3e-4
-    buffer_size: int = 1_000_000
-    learning_starts: int = 100  # steps of random actions before the first update
-    batch_size: int = 256
-    tau: float = 0.005  # target networks: target + tau · (online − target)
     gamma: float = 0.99
-    train_freq: int = 1  # steps of every stream between updates
-    gradient_steps: int = 1  # updates then; −1: as many as there were transitions
     ent_coef: str | float = "auto"
     target_entropy: str | float = "auto"
     prior: Prior = None
     net_arch: tuple[int, ...] = (256, 256)
     activation: str = "relu"
 
-    n_steps = 1  # transitions in a window; a setting where an agent can learn from longer ones
     entropy_units = "unit"  # of a flat prior over a box; a setting of SAC
+    window = 1  # transitions in what an agent learns from at once
 
     @property
     def entropy_target(self) -> float:
@@ -57,6 +51,43 @@ class OffPolicy:
     def initial_temperature(self) -> float:
         return read_ent_coef(self.ent_coef).value
 
+
+@dataclass(frozen=True)
+class OffPolicy(Shared):
+    """What every agent with a replay buffer has."""
+
+    buffer_size: int = 1_000_000
+    learning_starts: int = 100  # steps of random actions before the first update
+    batch_size: int = 256
+    tau: float = 0.005  # target networks: target + tau · (online − target)
+    train_freq: int = 1  # steps of every stream between updates
+    gradient_steps: int = 1  # updates then; −1: as many as there were transitions
+
+    on_policy = False
+
+    def capacity(self, num: int) -> int:
+        """Transitions that are remembered, of `num` streams."""
+        return self.buffer_size
+
+
+@dataclass(frozen=True)
+class OnPolicy(Shared):
+    """What every agent has that learns from what its present policy does: the buffer holds that, and no more."""
+
+    n_steps: int = 256  # of every stream between updates
+    batch_size: int = 64  # an update makes its gradient steps with about so many transitions each
+
+    on_policy, learning_starts, gradient_steps = True, 0, 1
+
+    @property
+    def train_freq(self) -> int:
+        return self.n_steps
+
+    def capacity(self, num: int) -> int:
+        return self.n_steps * num
+
+
+Settings = OffPolicy | OnPolicy
 
 # setting: (what it must be, test)
 MOST_STEPS = 2**31 - 1  # of an agent in all: programs count them in 32 bits
@@ -87,6 +118,9 @@ RULES: dict[str, tuple[str, Any]] = {
     "train_freq": STEPS,
     "n_steps": STEPS,
     "policy_delay": FEW,
+    "n_epochs": FEW,
+    "gae_lambda": ("a number from 0 to 1", lambda x: is_number(x) and 0 <= x <= 1),
+    "clip_range": ("a number from 0 to 1, 0 for none", lambda x: is_number(x) and 0 <= x <= 1),
     "learning_starts": WHOLE,
     "gradient_steps": ("-1, or " + STEPS[0], lambda x: type(x) is int and (x == -1 or STEPS[1](x))),
     "tau": ("a number above 0 and at most 1", lambda x: is_number(x) and 0 < x <= 1),
@@ -121,7 +155,7 @@ def whole(name: str, value: Any, least: int = 1, most: int = 2**53) -> int:
     return int(number)
 
 
-def settle[S: OffPolicy](kind: type[S], task: Task, given: Mapping[str, Any]) -> S:
+def settle[S: OffPolicy | OnPolicy](kind: type[S], task: Task, given: Mapping[str, Any]) -> S:
     """The settings of one agent: `given` over the class's defaults, checked.
 
     `policy_kwargs` may hold net_arch and activation (or activation_fn, by name), and goes before those settings.
@@ -152,7 +186,7 @@ def settle[S: OffPolicy](kind: type[S], task: Task, given: Mapping[str, Any]) ->
     target, most = settings.entropy_target, settings.greatest_entropy
     if settings.tuned and not callable(settings.prior) and target > most:
         raise SettingError(f"target_entropy={target:.4g} is more than any policy has, {most:.4g}", "lower it")
-    if settings.batch_size > settings.buffer_size:
+    if isinstance(settings, OffPolicy) and settings.batch_size > settings.buffer_size:
         raise SettingError(
             f"batch_size={settings.batch_size} is more than buffer_size={settings.buffer_size}",
             "make the buffer larger",
@@ -189,7 +223,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def to_json(settings: OffPolicy) -> dict[str, Any]:
+def to_json(settings: Settings) -> dict[str, Any]:
     """Every setting but the task. A prior that is a function is named, not written: it must be given again."""
     rows = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "task"}
     prior = rows["prior"]

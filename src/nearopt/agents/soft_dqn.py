@@ -25,7 +25,7 @@ from nearopt.agents.agent import Agent, Method
 from nearopt.agents.distributions import Tilted, at, draw, tilted
 from nearopt.agents.networks import MLP, descend, moments_of, polyak
 from nearopt.agents.replay import Batch, Later
-from nearopt.agents.settings import OffPolicy
+from nearopt.agents.settings import OffPolicy, Shared
 from nearopt.agents.task import discrete_log_prior
 from nearopt.agents.temperature import temperature_loss
 
@@ -45,6 +45,10 @@ class Settings(OffPolicy):
     n_steps: int = 1
 
     @property
+    def window(self) -> int:
+        return self.n_steps
+
+    @property
     def entropy_target(self) -> float:
         return discrete_target(self)
 
@@ -53,7 +57,7 @@ class Settings(OffPolicy):
         return discrete_maximum(self)
 
 
-def discrete_target(settings: OffPolicy) -> float:
+def discrete_target(settings: Shared) -> float:
     """A number; or 0.98 log n of Christodoulou 2019 (arXiv 1910.07207), moved to where the prior has its maximum.
 
     n counts the actions that the prior allows.
@@ -66,7 +70,7 @@ def discrete_target(settings: OffPolicy) -> float:
     return greatest + (share - 1) * float(np.log(count))
 
 
-def discrete_maximum(settings: OffPolicy) -> float:
+def discrete_maximum(settings: Shared) -> float:
     """The greatest relative entropy −Σ π log π/p there is, log Σ p: that of π ∝ p. A function is taken to sum to 1."""
     row = settings.prior
     if isinstance(row, tuple):

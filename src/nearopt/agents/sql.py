@@ -7,7 +7,9 @@ Where the released code (haarnoja/softqlearning) differs from the paper there is
 actions, which fails above three dimensions; here they are a share of what a density near exp(Q/τ) proposes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -112,6 +114,9 @@ class State(eqx.Module):
     temperature_moments: optax.OptState
     updates: Int[Array, ""]
 
+    def q(self, observation: Float[Array, "batch size"], unit: Float[Array, "batch n A"]) -> Float[Array, "batch n"]:
+        return q_values(self.scale, self.critic, observation, unit)
+
 
 def optimisers(settings: Settings) -> tuple[optax.GradientTransformation, ...]:
     """Adam for Q (and the temperature, where it is tuned), and for the sampler."""
@@ -163,16 +168,16 @@ def progress(settings: Settings, updates: Array) -> Array:
 
 
 def value(
-    settings: Settings, state: State, critic: MLP, observation: Float[Array, "batch size"], count: int, key: Any
+    settings: Settings, state: Any, q: Callable, observation: Float[Array, "batch size"], count: int, key: Any
 ) -> Estimate:
-    """V/τ by importance sampling, with `count` actions."""
+    """V/τ of a function q(observation, unit) by importance sampling, with `count` actions."""
     first, second = jax.random.split(key)
     tau, batch, size = jnp.exp(state.log_temperature), observation.shape[0], settings.task.action_size
     proposal = None
     if settings.proposal == "fitted":
         xi = noise(settings, state.updates, (batch, settings.particles, size), first)
         proposal = samplers.proposal(settings.form, state.sampler, observation, xi)
-    energy = lambda unit: q_values(state.scale, critic, observation, unit) / tau
+    energy = lambda unit: q(observation, unit) / tau
     prior = lambda unit: log_priors(settings, observation, unit)
     return integrate(energy, prior, proposal, (batch, count, size), settings.uniform_share, second)
 
@@ -184,14 +189,14 @@ def critic_loss(critic: MLP, settings: Settings, scale: Array, batch: Batch, tar
 
 
 def sampler_loss(
-    sampler: MLP, settings: Settings, scale: Array, critic: MLP, temperature: Array, batch: Batch, xi: Array, key: Any
+    sampler: MLP, settings: Settings, q: Callable, temperature: Array, observation: Array, xi: Array, key: Any
 ):
     """What moves the sampler towards p exp(Q/τ), and how far it has to go."""
 
     def log_p(observation: Array, unit: Array) -> Array:
-        return q_values(scale, critic, observation, unit) / temperature + log_priors(settings, observation, unit)
+        return q(observation, unit) / temperature + log_priors(settings, observation, unit)
 
-    return samplers.ascent(settings.form, sampler, log_p, batch.observation, xi, key)
+    return samplers.ascent(settings.form, sampler, log_p, observation, xi, key)
 
 
 # ---------------------------------------------------------------- learning
@@ -200,11 +205,14 @@ def update(settings: Settings, state: State, batch: Batch, key: PRNGKeyArray) ->
     adam, _ = optimisers(settings)
     first, second = jax.random.split(key)
     temperature = jnp.exp(state.log_temperature)
-    after = value(settings, state, state.target, batch.next_observation, settings.value_samples, first)
+    late = partial(q_values, state.scale, state.target)
+    after = value(settings, state, late, batch.next_observation, settings.value_samples, first)
     target = batch.reward + settings.gamma * (1.0 - batch.terminated) * temperature * after.log_integral
     loss, slope = jax.value_and_grad(critic_loss)(state.critic, settings, state.scale, batch, target)
     critic, critic_moments = descend(adam, slope, state.critic_moments, state.critic)
-    sampler, sampler_moments, gap = improve(settings, state, critic, batch, second)
+    sampler, sampler_moments, gap = improve(
+        settings, state, partial(q_values, state.scale, critic), batch.observation, second
+    )
 
     count = state.updates + 1
     log_temperature, temperature_moments = cooled(settings, state, after, count)
@@ -220,13 +228,15 @@ def update(settings: Settings, state: State, batch: Batch, key: PRNGKeyArray) ->
     return moved, report | dict(finite=finite)
 
 
-def improve(settings: Settings, state: State, critic: MLP, batch: Batch, key: PRNGKeyArray) -> tuple[MLP, Any, Array]:
-    """One step of the sampler; all that composition needs."""
+def improve(
+    settings: Settings, state: Any, q: Callable, observation: Float[Array, "batch size"], key: PRNGKeyArray
+) -> tuple[MLP, Any, Array]:
+    """One step of the sampler towards p exp(q/τ); all that composition needs."""
     first, second = jax.random.split(key)
-    shape = (batch.observation.shape[0], settings.particles, settings.task.action_size)
+    shape = (observation.shape[0], settings.particles, settings.task.action_size)
     xi = noise(settings, state.updates, shape, first)
     climb = jax.value_and_grad(sampler_loss, has_aux=True)
-    args = (settings, state.scale, critic, jnp.exp(state.log_temperature), batch, xi, second)
+    args = (settings, q, jnp.exp(state.log_temperature), observation, xi, second)
     (_, gap), slope = climb(state.sampler, *args)
     return *descend(optimisers(settings)[1], slope, state.sampler_moments, state.sampler), gap
 
@@ -244,7 +254,7 @@ def cooled(settings: Settings, state: State, after: Estimate, count: Array) -> t
 
 
 def act(
-    settings: Settings, state: State, observation: Float[Array, "batch size"], key: PRNGKeyArray, deterministic: bool
+    settings: Settings, state: Any, observation: Float[Array, "batch size"], key: PRNGKeyArray, deterministic: bool
 ):
     """Actions in the environment's units, and log π/p = (Q − V)/τ of them.
 
@@ -255,23 +265,23 @@ def act(
     count = settings.particles if deterministic else 1
     xi = noise(settings, state.updates, (batch, count, settings.task.action_size), first)
     unit = samplers.draw(settings.form, state.sampler, observation, xi, second)
-    energy = q_values(state.scale, state.critic, observation, unit) / tau
+    energy = state.q(observation, unit) / tau
     if deterministic:
         best = (energy + log_priors(settings, observation, unit)).argmax(axis=1)
         return settings.task.to_box(jnp.take_along_axis(unit, best[:, None, None], axis=1)[:, 0]), jnp.zeros(batch)
-    whole = value(settings, state, state.critic, observation, settings.value_samples, third)
+    whole = value(settings, state, state.q, observation, settings.value_samples, third)
     return settings.task.to_box(unit[:, 0]), energy[:, 0] - whole.log_integral
 
 
-def soft_value(settings: Settings, state: State, observation: Float[Array, "batch size"]) -> Float[Array, " batch"]:
+def soft_value(settings: Settings, state: Any, observation: Float[Array, "batch size"]) -> Float[Array, " batch"]:
     """V(s), of 256 actions with noise that is always the same."""
-    estimate = value(settings, state, state.critic, observation, 256, jax.random.key(0))
+    estimate = value(settings, state, state.q, observation, 256, jax.random.key(0))
     return jnp.exp(state.log_temperature) * estimate.log_integral
 
 
-def action_values(settings: Settings, state: State, observation: Float[Array, "batch size"], action: Array) -> Array:
+def action_values(settings: Settings, state: Any, observation: Float[Array, "batch size"], action: Array) -> Array:
     """Q(s, a) of actions in the environment's units."""
-    return q_values(state.scale, state.critic, observation, settings.task.to_unit(action)[:, None])[:, 0]
+    return state.q(observation, settings.task.to_unit(action)[:, None])[:, 0]
 
 
 class SQL(Agent):

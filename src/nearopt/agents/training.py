@@ -17,7 +17,7 @@ from nearopt.agents.keys import keys_of
 from nearopt.agents.monitor import Monitor, check_form
 from nearopt.agents.replay import Batch, batch_shape, columns
 from nearopt.agents.session import Session
-from nearopt.agents.settings import OffPolicy, whole
+from nearopt.agents.settings import Settings, whole
 from nearopt.environments.capture import capture, restore
 from nearopt.environments.errors import CaptureError, RestoreError
 
@@ -32,6 +32,7 @@ class Learner:
         self.observation = self.streams.reset(agent.seed + agent.steps)
         self.monitor = Monitor(self.streams.num, report_names(agent))
         self.rounds = 0  # steps of all streams
+        self.learned = agent.buffer.inserted  # transitions before this one are not of the present policy
         self.choice: Choice | None = None  # made together with the last update
 
     def capture(self, agent: Agent) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -45,7 +46,7 @@ class Learner:
         except CaptureError as error:
             environment, reason = None, error.problem
         newest = list(agent.buffer.newest.items())
-        facts = dict(rounds=self.rounds, rng=self.rng.bit_generator.state, newest=newest)
+        facts = dict(rounds=self.rounds, learned=self.learned, rng=self.rng.bit_generator.state, newest=newest)
         return arrays, facts | dict(environment=environment, reason=reason)
 
     def restore(self, agent: Agent, arrays: Any, facts: Any, rows: Any, first: int) -> str | None:
@@ -53,6 +54,7 @@ class Learner:
         self.monitor.restore({n.removeprefix("monitor."): x for n, x in arrays.items() if n.startswith("monitor.")})
         check_form(arrays, dict(observation=self.observation))
         self.rounds, self.rng.bit_generator.state = whole("rounds", facts["rounds"], 0), facts["rng"]
+        self.learned = whole("learned", facts["learned"], 0)
         agent.buffer.restore(rows, first, {stream: number for stream, number in facts["newest"]})
         reason = facts["reason"]
         if facts["environment"] is not None:
@@ -79,24 +81,24 @@ class Learner:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def decide(method: Method, settings: OffPolicy, state: Any, observation: Any, seed: Any, step: Any) -> Choice:
+def decide(method: Method, settings: Settings, state: Any, observation: Any, seed: Any, step: Any) -> Choice:
     return choose(method, settings, state, observation, keys_of(seed, step).action)
 
 
 @partial(jax.jit, static_argnums=0)
-def decide_at_random(settings: OffPolicy, state: Any, observation: Any, seed: Any, step: Any) -> Choice:
+def decide_at_random(settings: Settings, state: Any, observation: Any, seed: Any, step: Any) -> Choice:
     return guess(settings, state, observation, keys_of(seed, step).guess)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def advance(method: Method, settings: OffPolicy, state: Any, batches: Batch, observation: Any, seed: Any, step: Any):
+def advance(method: Method, settings: Settings, state: Any, batches: Batch, observation: Any, seed: Any, step: Any):
     """Updates, one per batch (their leading axis), then an action. Reports are (updates, names)."""
     keys = keys_of(seed, step)
     state, reports = updates(method, settings, state, batches, keys.update)
     return state, reports, choose(method, settings, state, observation, keys.action)
 
 
-def updates(method: Method, settings: OffPolicy, state: Any, batches: Batch, key: Any) -> tuple[Any, Any]:
+def updates(method: Method, settings: Settings, state: Any, batches: Batch, key: Any) -> tuple[Any, Any]:
     """A block of gradient steps: one per batch."""
 
     def one(state: Any, row: tuple) -> tuple[Any, Any]:
@@ -112,7 +114,7 @@ def updates(method: Method, settings: OffPolicy, state: Any, batches: Batch, key
 
 
 def again(
-    method: Method, settings: OffPolicy, state: Any, batches: Batch, seed: int, step: int
+    method: Method, settings: Settings, state: Any, batches: Batch, seed: int, step: int
 ) -> dict[str, np.ndarray]:
     """What the updates of this step report, by name, one entry per update."""
     names = sorted(
@@ -126,8 +128,8 @@ def again(
 
 def report_names(agent: Agent) -> tuple[str, ...]:
     """What an update of this agent reports, in alphabetical order."""
-    settings = agent.settings
-    batch = batch_shape(settings.task, (settings.batch_size,), settings.n_steps)
+    settings, size = agent.settings, agent.buffer.capacity
+    batch = batch_shape(settings, (size if settings.on_policy else settings.batch_size,))
     shapes = jax.eval_shape(partial(agent.method.update, settings), agent.state, batch, jax.random.key(0))
     return tuple(sorted(shapes[1]))
 
@@ -162,17 +164,33 @@ def step(agent: Agent, session: Session) -> None:
     learner.observation = moves.observation
     learner.rounds += 1
     agent.steps += learner.streams.num
-    if agent.steps > settings.learning_starts and learner.rounds % settings.train_freq == 0 and len(agent.buffer):
+    if due(agent):
         improve(agent, session)
     learner.monitor.moved(moves.reward, bonus, ended, moves.real)
+
+
+def due(agent: Agent) -> bool:
+    """Whether to learn now."""
+    learner, settings, buffer = agent.learner, agent.settings, agent.buffer
+    if settings.on_policy:  # not by rounds: a stream that only resets itself adds nothing
+        return buffer.inserted - learner.learned >= buffer.capacity
+    return agent.steps > settings.learning_starts and learner.rounds % settings.train_freq == 0 and len(buffer) > 0
+
+
+def batches_of(agent: Agent) -> Batch:
+    """What to learn from now: one batch per update."""
+    learner, settings = agent.learner, agent.settings
+    if settings.on_policy:
+        learner.learned = agent.buffer.inserted
+        return jax.tree.map(lambda column: column[None], agent.buffer.everything())
+    count = settings.gradient_steps if settings.gradient_steps > 0 else settings.train_freq * learner.streams.num
+    return agent.buffer.sample(learner.rng, (count, settings.batch_size), settings.window)
 
 
 def improve(agent: Agent, session: Session) -> None:
     """The updates that are due, and the next action with them."""
     learner, settings = agent.learner, agent.settings
-    count = settings.gradient_steps if settings.gradient_steps > 0 else settings.train_freq * learner.streams.num
-    size = (count, settings.batch_size)
-    batches = agent.buffer.sample(learner.rng, size, settings.n_steps)
+    batches = batches_of(agent)
     before = agent.state
     state, reports, choice = advance(
         agent.method, settings, before, batches, learner.observation, agent.seed, agent.steps

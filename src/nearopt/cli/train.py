@@ -31,6 +31,8 @@ ALGO
   soft-dqn       discrete actions: soft Q-learning
   discrete-sac   discrete actions: an actor and two critics
   sql            actions in a box: an energy-based policy, with all the modes that Q has
+  soft-pg        either: the policy gradient with the entropy inside the return, on-policy; give it --n-envs
+  pcl            either: path consistency, from a replay buffer
 
 ENV_ID
   An environment that Gymnasium knows, or one written in JAX, nearopt/Pendulum-v0: there the whole loop is compiled.
@@ -60,7 +62,7 @@ class Options:
     """Trains an agent: its experience teaches it the soft Bellman equation's solution."""
 
     algo: Annotated[str, tyro.conf.Positional, named("ALGO", "")]
-    """sac, soft-dqn, discrete-sac or sql."""
+    """sac, soft-dqn, discrete-sac, sql, soft-pg or pcl."""
     env_id: Annotated[str, tyro.conf.Positional, named("ENV_ID", "")]
     """An environment, by its Gymnasium id."""
     total_timesteps: Annotated[int, named("N", "")]
@@ -157,8 +159,6 @@ def check(options: Options) -> None:
         raise ArgumentError(f"--seed is {options.seed}", f"give a whole number from 0 to {2**31 - 1}")
     if options.env_id.startswith("gym:"):
         raise ArgumentError(f"the environment is {options.env_id!r}", f"write {options.env_id[4:] or 'Pendulum-v1'}")
-    if options.n_envs > 1 and in_jax(options.env_id):
-        raise ArgumentError(f"--n-envs is {options.n_envs}, and {options.env_id} is one", "train more --seeds at once")
     if options.wandb and options.seeds > 1:
         raise ArgumentError("--wandb follows one run, and --seeds starts several", "train the seeds one by one")
     if options.seeds > 1 and ":" in options.env_id:  # each seed is resumed from its file

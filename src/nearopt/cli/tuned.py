@@ -7,7 +7,14 @@ from typing import Any
 
 from nearopt.mdp.errors import ArgumentError
 
-ALGORITHMS = {"sac": "SAC", "discrete-sac": "DiscreteSAC", "soft-dqn": "SoftDQN", "sql": "SQL"}  # name: class
+ALGORITHMS = {  # name: class
+    "sac": "SAC",
+    "discrete-sac": "DiscreteSAC",
+    "soft-dqn": "SoftDQN",
+    "sql": "SQL",
+    "soft-pg": "SoftPG",
+    "pcl": "PCL",
+}
 TABLES = Path(__file__).with_name("tuned")
 
 
