@@ -134,6 +134,7 @@ def test_arrays_of_checkpoints(run, tmp_path):
     [
         dict(position=None),
         dict(position=dict(metrics=dict(bytes=0, columns=[1], step=0), timing=dict(bytes=0, columns=[], step=0))),
+        dict(position=dict(metrics=dict(bytes=0, columns=[], step=41), timing=dict(bytes=0, columns=[], step=-1))),
         dict(steps=41),
     ],
     ids=repr,

@@ -60,17 +60,17 @@ class Run:
                 raise ValueError(f"the replay buffer begins with {checkpoint.first}")
             agent.steps = facts["steps"]
             reason = agent.learner.restore(agent, arrays, facts, checkpoint.rows, checkpoint.first)
-            self.metrics.rewind(position(facts["position"]))
+            self.metrics.rewind(position(facts["position"], checkpoint.step))
         if reason is not None and config["resume"].startswith("exact"):
             warnings.warn(f"{self.directory.path} goes on with a new episode: {reason}", stacklevel=5)
         self.saved = agent.buffer.inserted
 
 
-def position(facts: Any) -> dict[str, Any]:
-    """Where the metrics were, as `Metrics.position` tells it. Raises: `ValueError`."""
+def position(facts: Any, steps: int) -> dict[str, Any]:
+    """Where the metrics were after `steps`, as `Metrics.position` tells it. Raises: `ValueError`."""
     for table in ("metrics", "timing"):
         match facts[table]:
-            case {"bytes": int(size), "columns": list(columns), "step": int()} if size >= 0:
+            case {"bytes": int(size), "columns": list(columns), "step": int(step)} if size >= 0 and -1 <= step <= steps:
                 if all(isinstance(name, str) for name in columns):
                     continue
         raise ValueError(f"position is {facts!r:.60}")
